@@ -1,0 +1,42 @@
+//! The words that the broker and its clients say to each other: frames, ids, names, limits, error codes and the exact texts
+//! that are signed. It must not know sockets, clocks, randomness, databases or cryptography.
+//!
+//! # Glossary
+//!
+//! - **mesh**: the tenant and trust boundary; everything below belongs to exactly one.
+//! - **owner key**: the key that signs a mesh's invites; its secret half never leaves the owner's machine.
+//! - **member**: a lasting identity in a mesh, known by its public key; an `admin` or a `member`.
+//! - **session**: one run of an agent, with a key of its own that a member vouches for.
+//! - **connection**: one open WebSocket; a **presence** is what others see of it.
+//! - **lease**: the right of a connection that broke to come back as the same presence within the grace time.
+//! - **message**: one immutable sealed body with its target.
+//! - **delivery**: one message for one recipient, with the state it is in.
+//! - **claim**: a connection's exclusive hold on a delivery for a while.
+//! - **invite**: an owner-signed token that makes its bearer a member.
+//! - **ext**: an opaque JSON object beside a ciphertext, carried byte for byte.
+#![warn(missing_docs)]
+
+pub mod canonical;
+pub mod error;
+pub mod frame;
+pub mod hello;
+pub mod id;
+pub mod invite;
+pub mod key;
+pub mod limits;
+pub mod member;
+pub mod mesh;
+pub mod message;
+pub mod presence;
+pub mod text;
+pub mod time;
+
+pub use error::ErrorCode;
+pub use frame::{Addressed, BrokerFrame, ClientFrame, ErrorFrame, Peek};
+pub use id::{InviteId, MemberId, MeshId, MessageId, PresenceId};
+pub use key::{PublicKey, Signature};
+pub use member::MemberRole;
+pub use mesh::Slug;
+pub use message::{DeliveryState, Priority};
+pub use text::DisplayName;
+pub use time::Timestamp;

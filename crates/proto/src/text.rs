@@ -1,0 +1,132 @@
+//! Text that people see, and the text forms of bytes.
+
+use std::fmt;
+use std::str::FromStr;
+
+use data_encoding::{BASE64, BASE64URL_NOPAD};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::limits::MAX_NAME_CHARS;
+
+/// A name shown to people: one line, 1 to 64 characters, nothing invisible or directional in it.
+///
+/// Control, bidirectional, zero-width and tag characters are removed when it is made, because a name ends up in terminals
+/// and in the prompts of coding agents.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub struct DisplayName(Box<str>);
+
+/// The name is empty once cleaned, or longer than 64 characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be 1-64 visible characters")]
+pub struct BadName;
+
+impl DisplayName {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for DisplayName {
+    type Err = BadName;
+
+    fn from_str(text: &str) -> Result<Self, BadName> {
+        let clean = one_line(text);
+        let fits = (1..=MAX_NAME_CHARS).contains(&clean.chars().count());
+        fits.then(|| Self(clean.into())).ok_or(BadName)
+    }
+}
+
+impl fmt::Display for DisplayName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Serialize for DisplayName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for DisplayName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+/// `text` without the characters that could break out of a line, reorder it, or hide in it; ends trimmed.
+pub fn one_line(text: &str) -> String {
+    text.chars().filter(|&c| !is_hidden(c)).collect::<String>().trim().to_owned()
+}
+
+/// The same for text of several lines: line feeds and tabs stay.
+pub fn many_lines(text: &str) -> String {
+    text.chars().filter(|&c| c == '\n' || c == '\t' || !is_hidden(c)).collect()
+}
+
+fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{00AD}' | '\u{061C}' | '\u{180E}'
+            | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}'
+            | '\u{FE00}'..='\u{FE0F}' | '\u{FEFF}' | '\u{FFF9}'..='\u{FFFB}'
+            | '\u{E0000}'..='\u{E0FFF}')
+}
+
+/// A JSON object that is carried as it was written, byte for byte: `ext` of a message.
+pub type Verbatim = Box<serde_json::value::RawValue>;
+
+/// Decoded length of `text` when it is standard base64 with padding.
+pub fn base64_len(text: &str) -> Option<usize> {
+    // Decoding is the only complete check (alphabet, padding, trailing bits), and costs little beside the commit.
+    BASE64.decode(text.as_bytes()).ok().map(|bytes| bytes.len())
+}
+
+/// Standard base64 with padding.
+pub fn base64(bytes: &[u8]) -> String {
+    BASE64.encode(bytes)
+}
+
+/// Bytes of standard base64 with padding; `None` when it is not.
+pub fn from_base64(text: &str) -> Option<Vec<u8>> {
+    BASE64.decode(text.as_bytes()).ok()
+}
+
+/// URL-safe base64 without padding.
+pub fn base64url(bytes: &[u8]) -> String {
+    BASE64URL_NOPAD.encode(bytes)
+}
+
+/// Bytes of URL-safe base64 without padding; `None` when it is not.
+pub fn from_base64url(text: &str) -> Option<Vec<u8>> {
+    BASE64URL_NOPAD.decode(text.as_bytes()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hidden_characters_are_removed_from_names() {
+        let name: DisplayName = " An\u{202E}n\n\u{200B}\u{E0041}a\u{7} ".parse().unwrap();
+        assert_eq!(name.as_str(), "Anna");
+    }
+
+    #[test]
+    fn empty_and_long_names_are_refused() {
+        for text in ["", " \n", "\u{200B}", &"x".repeat(65)] {
+            assert_eq!(text.parse::<DisplayName>(), Err(BadName));
+        }
+        assert!("ü".repeat(64).parse::<DisplayName>().is_ok());
+    }
+
+    #[test]
+    fn base64_must_be_padded_and_standard() {
+        assert_eq!(base64_len("AAECAwQFBgcICQoLDA0ODxAREhMUFRYX"), Some(24));
+        assert_eq!(base64_len(""), Some(0));
+        for text in ["AA", "AA=", "A-__", "AAA\n", "====", "AB=="] {
+            assert_eq!(base64_len(text), None, "{text}");
+        }
+    }
+}
