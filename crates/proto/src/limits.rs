@@ -21,7 +21,7 @@ pub const MAX_GROUPS: usize = 32;
 /// Most capabilities that one hello may announce.
 pub const MAX_CAPABILITIES: usize = 32;
 /// How far a signed timestamp may be from the broker's clock, either way.
-pub const MAX_CLOCK_SKEW: Duration = Duration::from_secs(60);
+pub const MAX_CLOCK_SKEW: Duration = Duration::from_mins(1);
 /// Longest life of a session attestation.
 pub const MAX_ATTESTATION_LIFE: Duration = Duration::from_hours(24);
 /// How long an accepted handshake signature is remembered. Twice the clock skew and a little, so that none is accepted twice.
