@@ -1,0 +1,83 @@
+//! The workspace's own tasks, run as `cargo xtask <task>`.
+//!
+//! - `test` is the one gate: it starts what the tests need, checks, builds and tests.
+//! - `check` is the part of it that needs no database and runs nothing of ours.
+//! - `edges` and `sizes` are two of those checks, alone.
+//! - `bench` builds the broker and its load generator for release and runs them.
+//!
+//! It asks for cargo and a Unix; every other tool is used when present and its absence is said.
+#![expect(clippy::print_stdout, reason = "this program's output is its report to a person")]
+
+mod bench;
+mod edges;
+mod gate;
+mod postgres;
+mod run;
+mod sizes;
+mod tally;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::gate::Step;
+use crate::run::Stop;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about, disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Check everything and run every test, starting what the tests need
+    Test {
+        /// Run only these steps
+        #[arg(long, value_delimiter = ',', hide = true)]
+        only: Vec<Step>,
+        /// Use `cargo test` even when cargo-nextest is installed
+        #[arg(long)]
+        no_nextest: bool,
+        /// Passed to the test runner, for example `-p claudemesh-store`
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
+    /// Everything that `test` does short of building and testing
+    Check,
+    /// Build for release and run the benchmarks
+    Bench {
+        /// Measure on a throw-away PostgreSQL instead of the embedded database (give it first)
+        #[arg(long)]
+        postgres: bool,
+        /// Passed to `claudemesh-bench`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Check that no source file has outgrown its limit
+    Sizes,
+    /// Check which crate may use which
+    Edges,
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let task = Arguments::parse().task;
+    let stop = Stop::on_signals()?;
+    let outcome = match task {
+        Task::Test { only, no_nextest, arguments } => gate::test(&stop, &gate::Wish::new(only, !no_nextest, arguments)),
+        Task::Check => gate::check(&stop),
+        Task::Bench { postgres, arguments } => bench::run(&stop, postgres, &arguments),
+        Task::Sizes => sizes::check(),
+        Task::Edges => edges::check(),
+    };
+    if stop.asked() {
+        println!("interrupted");
+        return Ok(ExitCode::from(INTERRUPTED));
+    }
+    Ok(if outcome? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What a shell reports for a program ended by Ctrl-C.
+const INTERRUPTED: u8 = 130;
