@@ -41,6 +41,7 @@ const STORE: &str = "claudemesh-store";
 const BROKER: &str = "claudemesh-broker";
 const CLIENT: &str = "claudemesh-client";
 const CLI: &str = "claudemesh";
+const REFEREE: &str = "claudemesh-referee";
 
 const IO: &[&str] = &[
     "tokio",
@@ -67,6 +68,7 @@ const CRYPTO: &[&str] = &[
     "curve25519-dalek",
     "ed25519-dalek",
     "libsodium-sys",
+    "libsodium-sys-stable",
     "openssl",
     "poly1305",
     "ring",
@@ -76,7 +78,7 @@ const CRYPTO: &[&str] = &[
     "x25519-dalek",
 ];
 
-const RULES: [Rule; 11] = [
+const RULES: [Rule; 12] = [
     Rule { member: PROTO, may: May::Use(&[]), never: &[IO, CRYPTO] },
     Rule { member: KEYS, may: May::Use(&[PROTO]), never: &[IO] },
     Rule { member: SEAL, may: May::Use(&[PROTO, KEYS]), never: &[IO] },
@@ -87,12 +89,19 @@ const RULES: [Rule; 11] = [
     Rule { member: CLI, may: May::Use(&[PROTO, KEYS, CLIENT]), never: &[&[STORE, BROKER, "axum"]] },
     Rule { member: "claudemesh-bench", may: May::UseAny, never: &[] },
     Rule { member: "claudemesh-testkit", may: May::UseAny, never: &[] },
+    Rule { member: REFEREE, may: May::Use(&[]), never: &[] },
     Rule { member: "xtask", may: May::Use(&[]), never: &[] },
 ];
 
 /// Packages that every crate of ours may reach only through the named ones.
-const ONLY_THROUGH: [(&str, &[&str]); 3] =
-    [("axum", &[BROKER]), ("async-nats", &[BROKER]), ("libsqlite3-sys", &[STORE, CLIENT])];
+const ONLY_THROUGH: [(&str, &[&str]); 5] = [
+    ("axum", &[BROKER]),
+    ("async-nats", &[BROKER]),
+    ("libsqlite3-sys", &[STORE, CLIENT]),
+    // Tests ask the referee; no program does.
+    (REFEREE, &[]),
+    ("libsodium-sys-stable", &[REFEREE]),
+];
 
 /// One sentence for each edge that the law forbids, with the way from crate to crate.
 pub(crate) fn breaches(graph: &Graph) -> Vec<String> {
@@ -107,8 +116,12 @@ pub(crate) fn breaches(graph: &Graph) -> Vec<String> {
                 continue;
             }
             if let Some(way) = way(graph, member, package, gates) {
-                let gates = gates.join(" or ");
-                found.push(format!("{member} reaches {package} other than through {gates}: {way}"));
+                found.push(if gates.is_empty() {
+                    format!("{member} reaches {package}, which is for tests alone: {way}")
+                } else {
+                    let gates = gates.join(" or ");
+                    format!("{member} reaches {package} other than through {gates}: {way}")
+                });
             }
         }
     }
@@ -289,6 +302,20 @@ mod tests {
         let mut graph = graph(&[]);
         graph.sqlite_bindings.insert("libsql-ffi 0.9.0".into());
         assert_eq!(breaches(&graph), ["more than one SQLite is linked: libsql-ffi 0.9.0, libsqlite3-sys 0.37.0"]);
+    }
+
+    #[test]
+    fn no_program_links_the_referee() {
+        refused(
+            &[("claudemesh-bench", REFEREE), (REFEREE, "libsodium-sys-stable")],
+            "claudemesh-bench reaches claudemesh-referee, which is for tests alone: \
+             claudemesh-bench → claudemesh-referee",
+        );
+        refused(
+            &[("claudemesh-testkit", "libsodium-sys-stable")],
+            "claudemesh-testkit reaches libsodium-sys-stable other than through claudemesh-referee: \
+             claudemesh-testkit → libsodium-sys-stable",
+        );
     }
 
     #[test]
