@@ -6,7 +6,7 @@
 //! - `bench` builds the broker and its load generator for release and runs them.
 //!
 //! It asks for cargo and a Unix; every other tool is used when present and its absence is said.
-#![expect(clippy::print_stdout, reason = "this program's output is its report to a person")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this program's output is its report to a person")]
 
 mod bench;
 mod edges;
@@ -62,21 +62,38 @@ enum Task {
     Edges,
 }
 
-fn main() -> anyhow::Result<ExitCode> {
-    let task = Arguments::parse().task;
-    let stop = Stop::on_signals()?;
-    let outcome = match task {
-        Task::Test { only, no_nextest, arguments } => gate::test(&stop, &gate::Wish::new(only, !no_nextest, arguments)),
-        Task::Check => gate::check(&stop),
-        Task::Bench { postgres, arguments } => bench::run(&stop, postgres, &arguments),
+fn main() -> ExitCode {
+    let stop = match Stop::on_signals() {
+        Ok(stop) => stop,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = run(&stop, Arguments::parse().task);
+    if stop.asked() {
+        eprintln!("interrupted");
+        return ExitCode::from(INTERRUPTED);
+    }
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether the task found nothing wrong.
+fn run(stop: &Stop, task: Task) -> anyhow::Result<bool> {
+    match task {
+        Task::Test { only, no_nextest, arguments } => gate::test(stop, &gate::Wish::new(only, !no_nextest, arguments)),
+        Task::Check => gate::check(stop),
+        Task::Bench { postgres, arguments } => bench::run(stop, postgres, &arguments),
         Task::Sizes => sizes::check(),
         Task::Edges => edges::check(),
-    };
-    if stop.asked() {
-        println!("interrupted");
-        return Ok(ExitCode::from(INTERRUPTED));
     }
-    Ok(if outcome? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// What a shell reports for a program ended by Ctrl-C.
