@@ -1,0 +1,226 @@
+//! Opening the databases, and the two ways to use one: [`Db::read`] and [`Db::write`].
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{PgPool, Postgres, Sqlite, SqlitePool, Transaction};
+
+use crate::error::OpenError;
+use crate::sql::{Connection, Sql, sql};
+
+/// Connections that only read, per SQLite database.
+const SQLITE_READERS: u32 = 4;
+/// Connections to PostgreSQL of one broker: its journal writers, and reads.
+const POSTGRES_CONNECTIONS: u32 = 16;
+/// How long a call waits for a free or new connection. Clients wait 10 s for an ack, so an outage must show well before.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Where the truth is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DatabaseUrl {
+    /// A file.
+    Sqlite(PathBuf),
+    /// A server.
+    Postgres(String),
+}
+
+impl FromStr for DatabaseUrl {
+    type Err = OpenError;
+
+    /// `sqlite://PATH`, `sqlite:PATH`, `postgres://…` or `postgresql://…`.
+    fn from_str(text: &str) -> Result<Self, OpenError> {
+        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            return Ok(Self::Postgres(text.to_owned()));
+        }
+        let path = text.strip_prefix("sqlite://").or_else(|| text.strip_prefix("sqlite:"));
+        match path {
+            Some(path) if !path.is_empty() => Ok(Self::Sqlite(path.into())),
+            _ => Err(OpenError::BadUrl),
+        }
+    }
+}
+
+/// An open database. SQLite has exactly one connection that writes.
+#[derive(Debug, Clone)]
+pub(crate) enum Db {
+    Sqlite { writer: SqlitePool, reader: SqlitePool, checkpointer: SqlitePool, file: Arc<LockedFile> },
+    Postgres(PgPool),
+}
+
+/// The database file, and the lock that keeps a second broker away from it.
+#[derive(Debug)]
+pub(crate) struct LockedFile {
+    pub(crate) path: PathBuf,
+    _lock: File,
+}
+
+/// A transaction that writes. Dropped without [`Tx::commit`], it is rolled back.
+#[derive(Debug)]
+pub(crate) enum Tx {
+    Sqlite(Transaction<'static, Sqlite>),
+    Postgres(Transaction<'static, Postgres>),
+}
+
+/// A pooled connection that reads.
+#[derive(Debug)]
+pub(crate) enum Reader {
+    Sqlite(sqlx::pool::PoolConnection<Sqlite>),
+    Postgres(sqlx::pool::PoolConnection<Postgres>),
+}
+
+impl Db {
+    /// Opens the database, checks that its commits are synced, and brings its tables up to date.
+    pub(crate) async fn open(url: &DatabaseUrl) -> Result<Self, OpenError> {
+        match url {
+            DatabaseUrl::Sqlite(path) => open_sqlite(path).await,
+            DatabaseUrl::Postgres(url) => open_postgres(url).await,
+        }
+    }
+
+    pub(crate) async fn write(&self) -> sqlx::Result<Tx> {
+        Ok(match self {
+            Self::Sqlite { writer, .. } => Tx::Sqlite(writer.begin_with("begin immediate").await?),
+            Self::Postgres(pool) => Tx::Postgres(pool.begin().await?),
+        })
+    }
+
+    pub(crate) async fn read(&self) -> sqlx::Result<Reader> {
+        Ok(match self {
+            Self::Sqlite { reader, .. } => Reader::Sqlite(reader.acquire().await?),
+            Self::Postgres(pool) => Reader::Postgres(pool.acquire().await?),
+        })
+    }
+
+    pub(crate) fn is_postgres(&self) -> bool {
+        matches!(self, Self::Postgres(_))
+    }
+
+    pub(crate) async fn close(&self) {
+        match self {
+            Self::Sqlite { writer, reader, checkpointer, .. } => {
+                reader.close().await;
+                checkpointer.close().await;
+                writer.close().await;
+            }
+            Self::Postgres(pool) => pool.close().await,
+        }
+    }
+}
+
+impl Tx {
+    pub(crate) fn connection(&mut self) -> Connection<'_> {
+        match self {
+            Self::Sqlite(tx) => Connection::Sqlite(tx),
+            Self::Postgres(tx) => Connection::Postgres(tx),
+        }
+    }
+
+    /// Returns once the commit is synced.
+    pub(crate) async fn commit(self) -> sqlx::Result<()> {
+        match self {
+            Self::Sqlite(tx) => tx.commit().await,
+            Self::Postgres(tx) => tx.commit().await,
+        }
+    }
+}
+
+impl Reader {
+    pub(crate) fn connection(&mut self) -> Connection<'_> {
+        match self {
+            Self::Sqlite(connection) => Connection::Sqlite(connection),
+            Self::Postgres(connection) => Connection::Postgres(connection),
+        }
+    }
+}
+
+async fn open_sqlite(path: &Path) -> Result<Db, OpenError> {
+    let at = |source| OpenError::Open { what: path.display().to_string(), source };
+    let lock = lock(path)?;
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(Duration::from_secs(5))
+        // The journal checkpoints on a connection of its own, never inside a commit.
+        .pragma("wal_autocheckpoint", "0")
+        // macOS answers fsync before the disk has the data; this asks for the real thing, and is nothing elsewhere.
+        .pragma("fullfsync", "1")
+        .pragma("temp_store", "2")
+        .pragma("cache_size", "-16384")
+        .statement_cache_capacity(64);
+    let pool = |connections: u32| {
+        SqlitePoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .test_before_acquire(false)
+    };
+    let writer = pool(1).connect_with(options.clone()).await.map_err(at)?;
+    sqlx::migrate!("migrations/sqlite").run(&writer).await.map_err(OpenError::Migrate)?;
+    let readers = options.clone().pragma("query_only", "1").pragma("cache_size", "-2048");
+    let reader = pool(SQLITE_READERS).connect_lazy_with(readers);
+    let checkpointer = pool(1).connect_lazy_with(options.pragma("cache_size", "-512"));
+    let file = Arc::new(LockedFile { path: path.to_owned(), _lock: lock });
+    let db = Db::Sqlite { writer, reader, checkpointer, file };
+    require(&db, &[("pragma journal_mode", &["wal"]), ("pragma synchronous", &["2", "3"])]).await?;
+    Ok(db)
+}
+
+async fn open_postgres(url: &str) -> Result<Db, OpenError> {
+    // The address may hold a password: it is never part of an error.
+    let at = |source| OpenError::Open { what: "PostgreSQL (DATABASE_URL)".into(), source };
+    let options = PgConnectOptions::from_str(url).map_err(at)?.statement_cache_capacity(64);
+    let pool = PgPoolOptions::new()
+        .max_connections(POSTGRES_CONNECTIONS)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .connect_with(options)
+        .await
+        .map_err(at)?;
+    sqlx::migrate!("migrations/postgres").run(&pool).await.map_err(OpenError::Migrate)?;
+    let db = Db::Postgres(pool);
+    let synced: &[&str] = &["on", "remote_apply"];
+    require(&db, &[("show fsync", &["on"]), ("show synchronous_commit", synced), ("show full_page_writes", &["on"])])
+        .await?;
+    Ok(db)
+}
+
+/// A broker that says "kept" must be on a database that keeps: anything else stops the start.
+async fn require(db: &Db, settings: &[(&'static str, &[&str])]) -> Result<(), OpenError> {
+    let at = |source| OpenError::Open { what: "the database's settings".into(), source };
+    for (query, allowed) in settings {
+        let mut reader = match db {
+            // The writer's settings are the ones that matter.
+            Db::Sqlite { writer, .. } => Reader::Sqlite(writer.acquire().await.map_err(at)?),
+            Db::Postgres(_) => db.read().await.map_err(at)?,
+        };
+        let row = reader.connection().row(Sql { sqlite: query, postgres: query }, &[]).await.map_err(at)?;
+        let value = row.map(|row| row.text(0).or_else(|_| row.int(0).map(|value| value.to_string())));
+        let value = value.transpose().map_err(at)?.unwrap_or_default();
+        if !allowed.contains(&value.as_str()) {
+            return Err(OpenError::NotDurable { setting: query, value, allowed: allowed.join(" or ") });
+        }
+    }
+    Ok(())
+}
+
+fn lock(path: &Path) -> Result<File, OpenError> {
+    let lock_path = path.with_extension("lock");
+    let at = |source| OpenError::File { path: lock_path.clone(), source };
+    let file = File::options().create(true).truncate(false).write(true).open(&lock_path).map_err(at)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: path.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(at(source)),
+    }
+}
+
+/// Used by health checks: answers when the database does.
+pub(crate) const PING: Sql = sql!("select 1");

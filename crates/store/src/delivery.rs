@@ -1,0 +1,394 @@
+//! Handing over what is kept: claiming, settling, releasing.
+//!
+//! A claim holds a delivery for one connection of one incarnation of a broker, until a time. It ends by itself when that time
+//! passes or when the incarnation's heart stops, so that no row ever waits for a connection that no longer exists.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use claudemesh_proto::text::Verbatim;
+use claudemesh_proto::{DisplayName, MemberId, MeshId, MessageId, PresenceId, Priority, PublicKey, Timestamp};
+
+use crate::batch::Batch;
+use crate::recipient::Recipient;
+use crate::sql::{Sql, folded, json, sql};
+
+/// A silent broker's claims are void after this long.
+pub(crate) const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Names a delivery inside the store; never on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DeliveryId(pub(crate) i64);
+
+/// A connection asks for what is next for one recipient.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// The mesh.
+    pub mesh_id: MeshId,
+    /// Whose mail.
+    pub recipient: Recipient,
+    /// The connection that will hold it.
+    pub connection: PresenceId,
+    /// Only messages after this number.
+    pub after_seq: i64,
+    /// Only what is urgent.
+    pub urgent_only: bool,
+    /// At most so many rows (and never more than 256).
+    pub max_rows: usize,
+    /// At most so many bytes, but always one row.
+    pub max_bytes: i64,
+    /// For how long.
+    pub lease: Duration,
+}
+
+/// A connection asks for rows of its own again, because they were not acknowledged in time.
+#[derive(Debug, Clone)]
+pub struct Reclaim {
+    /// The mesh.
+    pub mesh_id: MeshId,
+    /// The connection that held them and will again.
+    pub connection: PresenceId,
+    /// The rows, each with its next lease.
+    pub rows: Vec<(DeliveryId, Duration)>,
+}
+
+/// A delivery handed to a connection.
+#[derive(Debug, Clone)]
+pub struct Claimed {
+    /// The delivery.
+    pub delivery: DeliveryId,
+    /// Its place in the mesh's order.
+    pub seq: i64,
+    /// Whose mail it is.
+    pub recipient: Recipient,
+    /// Bytes that count against the window.
+    pub size_bytes: i64,
+    /// When the claim ends.
+    pub until: Timestamp,
+    /// The message's id.
+    pub message_id: MessageId,
+    /// The key that sealed it.
+    pub sender_pubkey: PublicKey,
+    /// The sending member's key.
+    pub sender_member_pubkey: PublicKey,
+    /// The sending member.
+    pub sender_member_id: MemberId,
+    /// The sender's name at the time.
+    pub sender_name: DisplayName,
+    /// How urgent it is.
+    pub priority: Priority,
+    /// As sent.
+    pub nonce: String,
+    /// As sent.
+    pub ciphertext: String,
+    /// As sent.
+    pub ext: Option<Verbatim>,
+    /// As sent.
+    pub client_message_id: Option<String>,
+    /// As sent.
+    pub request_fingerprint: Option<String>,
+    /// When it was accepted.
+    pub created_at: Timestamp,
+}
+
+/// A recipient has a message.
+#[derive(Debug, Clone)]
+pub struct Settle {
+    /// The mesh.
+    pub mesh_id: MeshId,
+    /// Which one.
+    pub which: Settled,
+}
+
+/// How a settled delivery is known.
+#[derive(Debug, Clone)]
+pub enum Settled {
+    /// The acknowledging connection held it.
+    Held(DeliveryId),
+    /// By the message's id, for one of the recipients that the acknowledging connection speaks for.
+    Message(MessageId, Vec<Recipient>),
+}
+
+/// A connection is gone: what it held is free again.
+#[derive(Debug, Clone)]
+pub struct Release {
+    /// The mesh.
+    pub mesh_id: MeshId,
+    /// The connection.
+    pub connection: PresenceId,
+    /// What it held, and for whom.
+    pub held: Vec<(DeliveryId, Recipient)>,
+}
+
+/// One row chosen for a claim: request, delivery, number, size, recipient, lease end.
+struct Chosen {
+    request: usize,
+    delivery: i64,
+    seq: i64,
+    size_bytes: i64,
+    recipient: Recipient,
+    until: Timestamp,
+}
+
+/// Claims for a batch of connections; the rows of each, in order.
+pub(crate) async fn claim(
+    batch: &mut Batch,
+    claims: &[&Claim],
+    reclaims: &[&Reclaim],
+) -> sqlx::Result<(Vec<Vec<Claimed>>, Vec<Vec<Claimed>>)> {
+    let mut chosen = next(batch, claims).await?;
+    chosen.extend(again(batch, reclaims, claims.len()).await?);
+    let holders: Vec<&PresenceId> =
+        claims.iter().map(|claim| &claim.connection).chain(reclaims.iter().map(|again| &again.connection)).collect();
+    mark(batch, &chosen, &holders).await?;
+    let mut handed: Vec<Vec<Claimed>> = holders.iter().map(|_| Vec::new()).collect();
+    for (request, claimed) in load(batch, chosen).await? {
+        if let Some(rows) = handed.get_mut(request) {
+            rows.push(claimed);
+        }
+    }
+    for rows in &mut handed {
+        rows.sort_by_key(|claimed| claimed.seq);
+    }
+    let again = handed.split_off(claims.len());
+    Ok((handed, again))
+}
+
+/// Picks the next free rows within each connection's window.
+async fn next(batch: &mut Batch, claims: &[&Claim]) -> sqlx::Result<Vec<Chosen>> {
+    // The innermost query is the same; SQLite has no lateral join, PostgreSQL no `in` over a correlated limit that it likes.
+    const NEXT: Sql = sql!(
+        sqlite: "select json_group_array(json_array(cast(r.value ->> 0 as bigint), d.id, d.message_seq, d.size_bytes)) \
+                 from jsonb_each($1) r cross join delivery d on d.id in ( \
+                   select p.id from delivery p where p.mesh_id = r.value ->> 1 and p.recipient = r.value ->> 2 \
+                   and p.message_seq > cast(r.value ->> 3 as bigint) and p.state = 'queued' \
+                   and (cast(r.value ->> 4 as bigint) = 0 or p.priority = 'now') \
+                   and (p.claim_until is null or p.claim_until <= $2 or not exists ( \
+                     select 1 from node n where n.incarnation = p.claim_incarnation and n.heartbeat_at > $3)) \
+                   order by p.message_seq limit 256)",
+        postgres: "select json_agg(json_build_array(cast(r.value ->> 0 as bigint), d.id, d.message_seq, d.size_bytes))::text \
+                   from jsonb_array_elements($1::text::jsonb) r(value) cross join lateral ( \
+                     select p.id, p.message_seq, p.size_bytes from delivery p \
+                     where p.mesh_id = r.value ->> 1 and p.recipient = r.value ->> 2 \
+                     and p.message_seq > cast(r.value ->> 3 as bigint) and p.state = 'queued' \
+                     and (cast(r.value ->> 4 as bigint) = 0 or p.priority = 'now') \
+                     and (p.claim_until is null or p.claim_until <= $2 or not exists ( \
+                       select 1 from node n where n.incarnation = p.claim_incarnation and n.heartbeat_at > $3)) \
+                     order by p.message_seq limit 256) d",
+    );
+    if claims.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows: Vec<_> = claims
+        .iter()
+        .enumerate()
+        .map(|(index, claim)| {
+            (index, &claim.mesh_id, claim.recipient.to_string(), claim.after_seq, i64::from(claim.urgent_only))
+        })
+        .collect();
+    let now = batch.now;
+    let alive = now.minus(HEARTBEAT_TIMEOUT).as_millis();
+    let rows = json(&rows)?;
+    let values = [(&rows).into(), now.as_millis().into(), alive.into()];
+    let mut free: Vec<(usize, i64, i64, i64)> = batch.connection().folded(NEXT, &values).await?;
+    free.sort_unstable_by_key(|&(index, _, seq, _)| (index, seq));
+    let mut taken: HashMap<usize, (usize, i64)> = HashMap::new();
+    let mut gone: HashSet<i64> = HashSet::new();
+    let mut chosen = Vec::new();
+    for (request, delivery, seq, size_bytes) in free {
+        let Some(claim) = claims.get(request) else { continue };
+        let (rows, bytes) = taken.entry(request).or_default();
+        let fits = *rows < claim.max_rows && (*rows == 0 || *bytes + size_bytes <= claim.max_bytes);
+        // Two connections may ask for one recipient in one batch while the mail passes from one to the other.
+        if !fits || !gone.insert(delivery) {
+            // Later rows must not overtake one that did not fit.
+            *rows = if fits { *rows } else { usize::MAX };
+            continue;
+        }
+        *rows += 1;
+        *bytes += size_bytes;
+        let until = now.plus(claim.lease);
+        chosen.push(Chosen { request, delivery, seq, size_bytes, recipient: claim.recipient.clone(), until });
+    }
+    Ok(chosen)
+}
+
+/// Finds which rows a connection still holds unacknowledged.
+async fn again(batch: &mut Batch, reclaims: &[&Reclaim], offset: usize) -> sqlx::Result<Vec<Chosen>> {
+    const HELD: Sql = folded!(
+        "cast(r.value ->> 0 as bigint), d.id, d.message_seq, d.size_bytes, d.recipient, cast(r.value ->> 2 as bigint)",
+        " cross join delivery d where d.id = cast(r.value ->> 1 as bigint) and d.state = 'queued' \
+         and d.claim_connection = r.value ->> 3"
+    );
+    let now = batch.now;
+    let rows: Vec<_> = reclaims
+        .iter()
+        .enumerate()
+        .flat_map(|(index, again)| {
+            again
+                .rows
+                .iter()
+                .map(move |(id, lease)| (index + offset, id.0, now.plus(*lease).as_millis(), &again.connection))
+        })
+        .collect();
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    type Found = (usize, i64, i64, i64, String, i64);
+    let found: Vec<Found> = batch.connection().folded(HELD, &[(&json(&rows)?).into()]).await?;
+    let chosen = found.into_iter().filter_map(|(request, delivery, seq, size_bytes, recipient, until)| {
+        let recipient = recipient.parse().ok()?;
+        Some(Chosen { request, delivery, seq, size_bytes, recipient, until: Timestamp::from_millis(until) })
+    });
+    Ok(chosen.collect())
+}
+
+async fn mark(batch: &mut Batch, chosen: &[Chosen], holders: &[&PresenceId]) -> sqlx::Result<()> {
+    const MARK: Sql = sql!(
+        "update delivery set claim_incarnation = $2, claim_connection = r.value ->> 1, \
+         claim_until = cast(r.value ->> 2 as bigint) from ",
+        rows " where delivery.id = cast(r.value ->> 0 as bigint)"
+    );
+    if chosen.is_empty() {
+        return Ok(());
+    }
+    let rows: Vec<_> =
+        chosen.iter().map(|row| (row.delivery, holders.get(row.request), row.until.as_millis())).collect();
+    let incarnation = batch.settings.incarnation;
+    batch.connection().execute(MARK, &[(&json(&rows)?).into(), incarnation.into()]).await?;
+    Ok(())
+}
+
+/// Reads the messages of the chosen rows.
+async fn load(batch: &mut Batch, chosen: Vec<Chosen>) -> sqlx::Result<Vec<(usize, Claimed)>> {
+    const LOAD: Sql = folded!(
+        "cast(r.value ->> 0 as bigint), m.id, m.sender_pubkey, s.peer_pubkey, m.sender_member_id, m.sender_name, m.priority, \
+         m.nonce, m.ciphertext, m.ext, m.client_message_id, m.request_fingerprint, m.created_at",
+        " cross join delivery d cross join message m cross join member s \
+         where d.id = cast(r.value ->> 1 as bigint) and m.mesh_id = d.mesh_id and m.seq = d.message_seq \
+         and s.mesh_id = m.mesh_id and s.id = m.sender_member_id"
+    );
+    type Found = (
+        usize,
+        MessageId,
+        PublicKey,
+        PublicKey,
+        MemberId,
+        DisplayName,
+        Priority,
+        String,
+        String,
+        Option<String>,
+        Option<String>,
+        Option<String>,
+        i64,
+    );
+    if chosen.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows: Vec<_> = chosen.iter().enumerate().map(|(index, row)| (index, row.delivery)).collect();
+    let found: Vec<Found> = batch.connection().folded(LOAD, &[(&json(&rows)?).into()]).await?;
+    let mut chosen: Vec<Option<Chosen>> = chosen.into_iter().map(Some).collect();
+    let claimed = found.into_iter().filter_map(|row| {
+        #[rustfmt::skip]
+        let (index, message_id, sender_pubkey, sender_member_pubkey, sender_member_id, sender_name,
+            priority, nonce, ciphertext, ext, client_message_id, request_fingerprint, created_at) = row;
+        let Chosen { request, delivery, seq, size_bytes, recipient, until } = chosen.get_mut(index)?.take()?;
+        let claimed = Claimed {
+            delivery: DeliveryId(delivery),
+            seq,
+            recipient,
+            size_bytes,
+            until,
+            message_id,
+            sender_pubkey,
+            sender_member_pubkey,
+            sender_member_id,
+            sender_name,
+            priority,
+            nonce,
+            ciphertext,
+            ext: ext.and_then(|ext| serde_json::value::RawValue::from_string(ext).ok()),
+            client_message_id,
+            request_fingerprint,
+            created_at: Timestamp::from_millis(created_at),
+        };
+        Some((request, claimed))
+    });
+    Ok(claimed.collect())
+}
+
+/// Ends deliveries because their recipient has them. Ids that are unknown, settled before, or somebody else's are ignored.
+pub(crate) async fn settle(batch: &mut Batch, settles: &[&Settle]) -> sqlx::Result<()> {
+    const HELD: Sql = folded!(
+        "d.id, d.mesh_id, d.recipient, d.size_bytes",
+        " cross join delivery d where d.id = cast(r.value ->> 0 as bigint) and d.state = 'queued'"
+    );
+    const BY_MESSAGE: Sql = folded!(
+        "d.id, d.mesh_id, d.recipient, d.size_bytes",
+        " cross join delivery d cross join message m where d.mesh_id = r.value ->> 0 \
+         and d.message_seq = cast(r.value ->> 1 as bigint) and d.recipient = r.value ->> 2 and d.state = 'queued' \
+         and m.mesh_id = d.mesh_id and m.seq = d.message_seq and m.id = r.value ->> 3"
+    );
+    const END: Sql = sql!(
+        "update delivery set state = 'delivered', ended_at = $2, claim_incarnation = null, claim_connection = null, \
+         claim_until = null from ",
+        rows " where delivery.id = cast(r.value ->> 0 as bigint)"
+    );
+    type Found = (i64, MeshId, String, i64);
+    let mut held = Vec::new();
+    let mut by_message = Vec::new();
+    for settle in settles {
+        match &settle.which {
+            Settled::Held(delivery) => held.push((delivery.0,)),
+            Settled::Message(id, recipients) => {
+                let Some(seq) = MessageId::seq_of(id.as_str()) else { continue };
+                by_message.extend(recipients.iter().map(|to| (&settle.mesh_id, seq, to.to_string(), id)));
+            }
+        }
+    }
+    let mut found: Vec<Found> = Vec::new();
+    if !held.is_empty() {
+        found.extend(batch.connection().folded::<Found>(HELD, &[(&json(&held)?).into()]).await?);
+    }
+    if !by_message.is_empty() {
+        found.extend(batch.connection().folded::<Found>(BY_MESSAGE, &[(&json(&by_message)?).into()]).await?);
+    }
+    let mut ended = HashSet::new();
+    for (delivery, mesh_id, recipient, size_bytes) in found {
+        let Ok(recipient) = recipient.parse() else { continue };
+        if ended.insert((delivery,)) {
+            let change = batch.backlog.change(&mesh_id, &recipient);
+            change.rows -= 1;
+            change.bytes -= size_bytes;
+        }
+    }
+    if !ended.is_empty() {
+        let now = batch.now.as_millis();
+        batch.connection().execute(END, &[(&json(&ended)?).into(), now.into()]).await?;
+    }
+    Ok(())
+}
+
+/// Frees what connections held that are gone, and rings for it.
+pub(crate) async fn release(batch: &mut Batch, releases: &[&Release]) -> sqlx::Result<()> {
+    const FREE: Sql = sql!(
+        "update delivery set claim_incarnation = null, claim_connection = null, claim_until = null from ",
+        rows " where delivery.id = cast(r.value ->> 0 as bigint) and delivery.state = 'queued' \
+               and delivery.claim_connection = r.value ->> 1"
+    );
+    let rows: Vec<_> = releases
+        .iter()
+        .flat_map(|release| release.held.iter().map(|(delivery, _)| (delivery.0, &release.connection)))
+        .collect();
+    if !rows.is_empty() {
+        batch.connection().execute(FREE, &[(&json(&rows)?).into()]).await?;
+    }
+    for release in releases {
+        let recipients: HashSet<&Recipient> = release.held.iter().map(|(_, recipient)| recipient).collect();
+        for recipient in recipients {
+            batch.ring_again(&release.mesh_id, recipient);
+        }
+    }
+    Ok(())
+}

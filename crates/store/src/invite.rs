@@ -1,0 +1,196 @@
+//! Invites, and joining by one. A token is kept as its SHA-256: whoever reads the table cannot join with what it finds.
+
+use claudemesh_proto::invite::Invite;
+use claudemesh_proto::{DisplayName, InviteId, MemberId, MemberRole, MeshId, PublicKey, Timestamp};
+use sha2::{Digest, Sha256};
+
+use crate::error::StoreError;
+use crate::sql::{Connection, Sql, Value, sql};
+use crate::{Store, id};
+
+/// A signed token to register.
+#[derive(Debug, Clone)]
+pub struct NewInvite {
+    /// The mesh that the token names.
+    pub mesh_id: MeshId,
+    /// The token as it stands in the link.
+    pub token: String,
+    /// What the newcomer may do.
+    pub role: MemberRole,
+    /// How often it can be redeemed.
+    pub max_uses: u32,
+    /// Until when.
+    pub expires_at: Timestamp,
+    /// Who registers it.
+    pub created_by: MemberId,
+}
+
+/// Somebody wants to join with a token whose signature was found to be the owner's.
+#[derive(Debug, Clone)]
+pub struct Redemption {
+    /// The mesh that the token names.
+    pub mesh_id: MeshId,
+    /// The token as it was given.
+    pub token: String,
+    /// What the token says the newcomer may do.
+    pub role: MemberRole,
+    /// The newcomer's key.
+    pub pubkey: PublicKey,
+    /// The newcomer's name.
+    pub display_name: DisplayName,
+}
+
+/// What became of a [`Redemption`], in the order in which the checks are made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Redeemed {
+    /// The key is a member now; one use is used up.
+    Joined(MemberId),
+    /// It was one before; nothing is used up.
+    AlreadyMember(MemberId),
+    /// Nobody registered this token.
+    NotFound,
+    /// The token was registered for another mesh.
+    OtherMesh,
+    /// It was taken back.
+    Revoked,
+    /// It is past its end.
+    Expired,
+    /// The key was removed from the mesh.
+    MemberRevoked,
+    /// It was redeemed as often as it may.
+    Exhausted,
+}
+
+impl Store {
+    /// Registers a token; `None` when it is registered already.
+    pub async fn create_invite(&self, invite: &NewInvite) -> Result<Option<Invite>, StoreError> {
+        const INVITE: Sql = sql!(
+            "insert into invite (mesh_id, id, token_hash, role, max_uses, expires_at, created_by_member_id, created_at) \
+             values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict (token_hash) do nothing"
+        );
+        let now = self.now();
+        let invite_id = InviteId::from_random(id::random()?);
+        let token_hash = hash(&invite.token);
+        let values = [
+            invite.mesh_id.as_str().into(),
+            invite_id.as_str().into(),
+            (&token_hash).into(),
+            invite.role.as_str().into(),
+            i64::from(invite.max_uses).into(),
+            invite.expires_at.as_millis().into(),
+            invite.created_by.as_str().into(),
+            now.as_millis().into(),
+        ];
+        let mut tx = self.db().write().await?;
+        if tx.connection().execute(INVITE, &values).await? == 0 {
+            return Ok(None);
+        }
+        tx.commit().await?;
+        let NewInvite { role, max_uses, expires_at, .. } = *invite;
+        Ok(Some(Invite { id: invite_id, role, max_uses, used_count: 0, expires_at, created_at: now, revoked_at: None }))
+    }
+
+    /// Every invite of the mesh, newest first.
+    pub async fn invites(&self, mesh_id: &MeshId) -> Result<Vec<Invite>, StoreError> {
+        const INVITES: Sql = sql!(
+            "select id, role, max_uses, used_count, expires_at, created_at, revoked_at from invite \
+             where mesh_id = $1 order by created_at desc, id limit 1000"
+        );
+        let mut reader = self.db().read().await?;
+        let rows = reader.connection().rows(INVITES, &[mesh_id.as_str().into()]).await?;
+        let invites = rows.into_iter().map(|row| -> sqlx::Result<Invite> {
+            Ok(Invite {
+                id: row.parsed(0)?,
+                role: row.parsed(1)?,
+                max_uses: u32::try_from(row.int(2)?).unwrap_or(u32::MAX),
+                used_count: u32::try_from(row.int(3)?).unwrap_or(u32::MAX),
+                expires_at: Timestamp::from_millis(row.int(4)?),
+                created_at: Timestamp::from_millis(row.int(5)?),
+                revoked_at: row.maybe_int(6)?.map(Timestamp::from_millis),
+            })
+        });
+        Ok(invites.collect::<sqlx::Result<_>>()?)
+    }
+
+    /// Takes an invite back; whether the mesh has it. Doing it again changes nothing.
+    pub async fn revoke_invite(&self, mesh_id: &MeshId, invite_id: &InviteId) -> Result<bool, StoreError> {
+        const REVOKE: Sql =
+            sql!("update invite set revoked_at = coalesce(revoked_at, $3) where mesh_id = $1 and id = $2");
+        let values = [mesh_id.as_str().into(), invite_id.as_str().into(), self.now().as_millis().into()];
+        let mut tx = self.db().write().await?;
+        let found = tx.connection().execute(REVOKE, &values).await? > 0;
+        tx.commit().await?;
+        Ok(found)
+    }
+
+    /// Makes a member of whoever brings a registered token. Using the invite up and making the member are one transaction.
+    pub async fn redeem_invite(&self, redemption: &Redemption) -> Result<Redeemed, StoreError> {
+        let now = self.now();
+        let mut tx = self.db().write().await?;
+        let redeemed = redeem(&mut tx.connection(), redemption, now).await?;
+        if matches!(redeemed, Redeemed::Joined(_)) {
+            tx.commit().await?;
+        }
+        Ok(redeemed)
+    }
+}
+
+async fn redeem(
+    connection: &mut Connection<'_>,
+    redemption: &Redemption,
+    now: Timestamp,
+) -> Result<Redeemed, StoreError> {
+    const INVITE: Sql = sql!("select mesh_id, id, revoked_at, expires_at from invite where token_hash = $1");
+    const MEMBER: Sql = sql!("select id, revoked_at from member where mesh_id = $1 and peer_pubkey = $2");
+    const USE: Sql = sql!(
+        "update invite set used_count = used_count + 1 \
+         where mesh_id = $1 and id = $2 and used_count < max_uses and revoked_at is null"
+    );
+    const JOIN: Sql = sql!(
+        "insert into member (mesh_id, id, peer_pubkey, display_name, role, joined_at) values ($1, $2, $3, $4, $5, $6) \
+         on conflict (mesh_id, peer_pubkey) do nothing"
+    );
+    let Some(invite) = connection.row(INVITE, &[(&hash(&redemption.token)).into()]).await? else {
+        return Ok(Redeemed::NotFound);
+    };
+    let mesh_id: MeshId = invite.parsed(0)?;
+    let invite_id: InviteId = invite.parsed(1)?;
+    if mesh_id != redemption.mesh_id {
+        return Ok(Redeemed::OtherMesh);
+    }
+    if invite.maybe_int(2)?.is_some() {
+        return Ok(Redeemed::Revoked);
+    }
+    if invite.int(3)? <= now.as_millis() {
+        return Ok(Redeemed::Expired);
+    }
+    let pubkey = redemption.pubkey.to_string();
+    let mesh: Value<'_> = mesh_id.as_str().into();
+    if let Some(member) = connection.row(MEMBER, &[mesh.clone(), (&pubkey).into()]).await? {
+        let revoked = member.maybe_int(1)?.is_some();
+        return Ok(if revoked { Redeemed::MemberRevoked } else { Redeemed::AlreadyMember(member.parsed(0)?) });
+    }
+    if connection.execute(USE, &[mesh.clone(), invite_id.as_str().into()]).await? == 0 {
+        return Ok(Redeemed::Exhausted);
+    }
+    let member_id = MemberId::from_random(id::random()?);
+    let values = [
+        mesh.clone(),
+        member_id.as_str().into(),
+        (&pubkey).into(),
+        redemption.display_name.as_str().into(),
+        redemption.role.as_str().into(),
+        now.as_millis().into(),
+    ];
+    if connection.execute(JOIN, &values).await? == 0 {
+        // Somebody joined with the same key between the look and the insert, in another broker: the use is rolled back.
+        let member = connection.row(MEMBER, &[mesh, (&pubkey).into()]).await?;
+        let member = member.ok_or_else(|| StoreError::Unavailable("the member is being changed".into()))?;
+        return Ok(Redeemed::AlreadyMember(member.parsed(0)?));
+    }
+    Ok(Redeemed::Joined(member_id))
+}
+
+fn hash(token: &str) -> String {
+    data_encoding::HEXLOWER.encode(&Sha256::digest(token.as_bytes()))
+}

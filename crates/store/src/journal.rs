@@ -1,0 +1,214 @@
+//! The journal: everything hot is written here, by one task per shard, in batches that form by themselves.
+//!
+//! A shard takes whatever has arrived, commits it in one transaction, and answers after the commit. While that commit syncs,
+//! the next batch gathers; there is no timer. SQLite has one shard, because it has one writer. On PostgreSQL a mesh belongs to
+//! one shard, which keeps its order, and different meshes commit in parallel.
+//!
+//! A batch never fails for one row: when the database refuses it for what it held, it is halved until the culprit is alone.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::Clock;
+use crate::batch::{self, Outcome, Request, Ring, Settings};
+use crate::db::Db;
+use crate::error::{StoreError, is_failed_sync};
+
+/// Most requests in one transaction.
+const MAX_BATCH: usize = 4096;
+/// Requests that may wait per shard; beyond it callers wait, and so do the sockets that they read from.
+const QUEUE: usize = 4096;
+/// Writers on PostgreSQL: enough to overlap the round trips of different meshes, few beside the cores of a small server.
+const POSTGRES_SHARDS: usize = 4;
+
+/// Told after each commit whom it concerns.
+pub type Bell = Arc<dyn Fn(&[Ring]) + Send + Sync>;
+
+type Entry = (Request, oneshot::Sender<Result<Outcome, StoreError>>);
+
+/// The way into the journal.
+#[derive(Debug, Clone)]
+pub(crate) struct Journal {
+    shards: Arc<[mpsc::Sender<Entry>]>,
+    failed: watch::Receiver<Option<String>>,
+    pub(crate) meters: Arc<Meters>,
+}
+
+/// What the journal has done so far.
+#[derive(Debug, Default)]
+pub struct Meters {
+    /// Transactions committed.
+    pub batches: AtomicU64,
+    /// Requests in them.
+    pub requests: AtomicU64,
+    /// Microseconds from the start of a batch to the end of its commit, added up.
+    pub commit_micros: AtomicU64,
+    /// Requests that the database refused for what they held.
+    pub refused: AtomicU64,
+    /// Batches that failed because the database could not be written or reached.
+    pub unavailable: AtomicU64,
+    /// Bytes of the SQLite WAL after the last checkpoint.
+    pub wal_bytes: AtomicU64,
+    /// Longest pause of the journal for a full checkpoint, in microseconds.
+    pub longest_pause_micros: AtomicU64,
+}
+
+/// The answer to a request, once its batch is committed.
+#[derive(Debug)]
+pub struct Pending<T> {
+    answer: oneshot::Receiver<Result<Outcome, StoreError>>,
+    read: fn(Outcome) -> Option<T>,
+}
+
+impl<T> Future for Pending<T> {
+    type Output = Result<T, StoreError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let read = self.read;
+        Pin::new(&mut self.answer).poll(context).map(|answer| {
+            answer
+                .unwrap_or_else(|_| Err(StoreError::stopped()))
+                .and_then(|outcome| read(outcome).ok_or_else(StoreError::stopped))
+        })
+    }
+}
+
+/// Everything a shard needs.
+#[derive(Clone)]
+pub(crate) struct Tools {
+    pub(crate) db: Db,
+    pub(crate) settings: Settings,
+    pub(crate) clock: Clock,
+    pub(crate) bell: Bell,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Journal {
+    /// Starts the shards on `tasks`. They end when the store is closed, with everything written that was taken.
+    pub(crate) fn start(tools: &Tools, tasks: &TaskTracker) -> Self {
+        let shards = if tools.db.is_postgres() { POSTGRES_SHARDS } else { 1 };
+        let meters = Arc::new(Meters::default());
+        let (fail, failed) = watch::channel(None);
+        let shards = (0..shards).map(|_| {
+            let (sender, receiver) = mpsc::channel(QUEUE);
+            let shard = Shard { tools: tools.clone(), meters: Arc::clone(&meters), fail: fail.clone() };
+            tasks.spawn(shard.run(receiver));
+            sender
+        });
+        Self { shards: shards.collect(), failed, meters }
+    }
+
+    /// Hands a request over, waiting while the queue is full. Requests of one mesh keep their order.
+    pub(crate) async fn submit<T>(&self, request: Request, read: fn(Outcome) -> Option<T>) -> Pending<T> {
+        let (answer, receiver) = oneshot::channel();
+        if let Some(shard) = self.shard(&request) {
+            // A stopped shard drops the sender, which the receiver sees.
+            let _ = shard.send((request, answer)).await;
+        }
+        Pending { answer: receiver, read }
+    }
+
+    /// Resolves with the reason when a sync has failed: the process has to start again.
+    pub(crate) async fn failed(&self) -> String {
+        let mut failed = self.failed.clone();
+        match failed.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    fn shard(&self, request: &Request) -> Option<&mpsc::Sender<Entry>> {
+        let mut hasher = DefaultHasher::new();
+        request.mesh_id().hash(&mut hasher);
+        let shards = u64::try_from(self.shards.len()).unwrap_or(1).max(1);
+        self.shards.get(usize::try_from(hasher.finish() % shards).unwrap_or_default())
+    }
+}
+
+struct Shard {
+    tools: Tools,
+    meters: Arc<Meters>,
+    fail: watch::Sender<Option<String>>,
+}
+
+impl Shard {
+    /// Ends once it was told to stop and everything taken is written.
+    async fn run(self, mut queue: mpsc::Receiver<Entry>) {
+        let mut entries = Vec::new();
+        loop {
+            tokio::select! {
+                biased;
+                () = self.tools.stop.cancelled(), if !queue.is_closed() => queue.close(),
+                taken = queue.recv_many(&mut entries, MAX_BATCH) => {
+                    if taken == 0 {
+                        return;
+                    }
+                    self.write(std::mem::take(&mut entries)).await;
+                }
+            }
+        }
+    }
+
+    /// Writes a batch; when the database refuses it for what it held, its halves, in order.
+    async fn write(&self, entries: Vec<Entry>) {
+        let mut waiting = vec![entries];
+        while let Some(mut entries) = waiting.pop() {
+            match self.commit(&entries).await {
+                Ok((outcomes, rings)) => {
+                    (self.tools.bell)(&rings);
+                    for ((_, answer), outcome) in entries.into_iter().zip(outcomes) {
+                        // Whoever asked may be gone; what was asked is done all the same.
+                        let _ = answer.send(Ok(outcome));
+                    }
+                }
+                Err(error) if entries.len() > 1 && matches!(StoreError::from_sqlx(&error), StoreError::Refused(_)) => {
+                    let rest = entries.split_off(entries.len() / 2);
+                    waiting.push(rest);
+                    waiting.push(entries);
+                }
+                Err(error) => self.refuse(entries, &error),
+            }
+        }
+    }
+
+    async fn commit(&self, entries: &[Entry]) -> sqlx::Result<(Vec<Outcome>, Vec<Ring>)> {
+        let requests: Vec<&Request> = entries.iter().map(|(request, _)| request).collect();
+        let started = self.tools.clock.instant();
+        let written = batch::commit(&self.tools.db, self.tools.settings, self.tools.clock.now(), &requests).await?;
+        let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.meters.batches.fetch_add(1, Ordering::Relaxed);
+        self.meters.requests.fetch_add(u64::try_from(requests.len()).unwrap_or(0), Ordering::Relaxed);
+        self.meters.commit_micros.fetch_add(micros, Ordering::Relaxed);
+        Ok(written)
+    }
+
+    fn refuse(&self, entries: Vec<Entry>, error: &sqlx::Error) {
+        match StoreError::from_sqlx(error) {
+            StoreError::Refused(why) => {
+                self.meters.refused.fetch_add(1, Ordering::Relaxed);
+                tracing::error!(error = why, "the database refused a single request; it is not stored");
+            }
+            StoreError::Unavailable(why) => {
+                self.meters.unavailable.fetch_add(1, Ordering::Relaxed);
+                tracing::error!(
+                    error = why,
+                    requests = entries.len(),
+                    "the database cannot be written; nothing of this batch is stored"
+                );
+            }
+        }
+        for (_, answer) in entries {
+            let _ = answer.send(Err(StoreError::from_sqlx(error)));
+        }
+        if is_failed_sync(error) {
+            self.fail.send_replace(Some(error.to_string()));
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! The durable truth, on SQLite or PostgreSQL. It must not know sockets, keys or plaintext: it keeps what it is given.
+//!
+//! - Hot writes (admit, append, claim, settle, release) go through the [`journal`]: batches, one synced transaction each.
+//! - Rare writes (a mesh, an invite, a join) are one transaction each, on the same single writer.
+//! - Reads use connections of their own.
+//!
+//! An answer of `Ok` means that the commit is synced (D1). After each commit the bell is rung for whom it concerns.
+#![warn(missing_docs)]
+
+mod batch;
+mod clock;
+mod db;
+mod delivery;
+mod error;
+mod id;
+mod invite;
+pub mod journal;
+mod member;
+mod mesh;
+mod message;
+mod node;
+mod recipient;
+mod session;
+mod sql;
+mod status;
+mod upkeep;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use claudemesh_proto::Timestamp;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use batch::Ring;
+pub use clock::Clock;
+pub use db::DatabaseUrl;
+pub use delivery::{Claim, Claimed, DeliveryId, Reclaim, Release, Settle, Settled};
+pub use error::{OpenError, StoreError};
+pub use invite::{NewInvite, Redeemed, Redemption};
+pub use journal::{Bell, Meters, Pending};
+pub use member::Member;
+pub use mesh::{MadeMesh, Mesh, NewMesh};
+pub use message::{Appended, MAX_QUEUED_BYTES, MAX_QUEUED_ROWS, NewMessage};
+pub use recipient::Recipient;
+pub use session::{Admission, Admitted, SessionClaim, Welcome};
+pub use status::{Path, Step};
+
+use batch::{Outcome, Request, Settings};
+use db::{Db, PING};
+use journal::{Journal, Tools};
+use sql::{Sql, sql};
+
+/// How a store is opened.
+#[derive(Clone)]
+pub struct Options {
+    /// Which database.
+    pub url: DatabaseUrl,
+    /// The name of this node; two brokers on one PostgreSQL need two names.
+    pub node: String,
+    /// How long a message waits for its recipient.
+    pub message_ttl: Duration,
+    /// What tells the time.
+    pub clock: Clock,
+    /// What is told after each commit.
+    pub bell: Bell,
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options")
+            .field("node", &self.node)
+            .field("message_ttl", &self.message_ttl)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An open store. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Store(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    db: Db,
+    journal: Journal,
+    settings: Settings,
+    clock: Clock,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Store {
+    /// Opens the database, checks that what it commits survives a crash, brings its tables up to date, and voids every claim of
+    /// this node's earlier incarnations.
+    pub async fn open(options: Options) -> Result<Self, OpenError> {
+        let db = Db::open(&options.url).await?;
+        let at = |source| OpenError::Open { what: "the journal".into(), source };
+        let incarnation = node::begin(&db, &options.node).await.map_err(at)?;
+        let settings = Settings { incarnation, message_ttl: options.message_ttl };
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let clock = options.clock;
+        let tools = Tools { db: db.clone(), settings, clock: clock.clone(), bell: options.bell, stop: stop.clone() };
+        let journal = Journal::start(&tools, &tasks);
+        let store = Self(Arc::new(Inner { db, journal, settings, clock, tasks, stop }));
+        let upkeep = store.clone();
+        store.0.tasks.spawn(async move {
+            let stop = upkeep.0.stop.clone();
+            stop.run_until_cancelled(upkeep.keep_up()).await;
+        });
+        Ok(store)
+    }
+
+    /// Admits a connection whose handshake is well signed, or says why not.
+    pub async fn admit(&self, admission: Admission) -> Pending<Admitted> {
+        self.0
+            .journal
+            .submit(Request::Admit(admission), |outcome| match outcome {
+                Outcome::Admitted(admitted) => Some(admitted),
+                _ => None,
+            })
+            .await
+    }
+
+    /// Accepts a message.
+    pub async fn append(&self, message: NewMessage) -> Pending<Appended> {
+        self.0
+            .journal
+            .submit(Request::Append(Box::new(message)), |outcome| match outcome {
+                Outcome::Appended(appended) => Some(appended),
+                _ => None,
+            })
+            .await
+    }
+
+    /// Hands a connection what is next for a recipient.
+    pub async fn claim(&self, claim: Claim) -> Pending<Vec<Claimed>> {
+        self.0.journal.submit(Request::Claim(claim), claimed).await
+    }
+
+    /// Hands a connection again what it has not acknowledged in time.
+    pub async fn reclaim(&self, again: Reclaim) -> Pending<Vec<Claimed>> {
+        self.0.journal.submit(Request::Reclaim(again), claimed).await
+    }
+
+    /// Ends a delivery because its recipient has the message.
+    pub async fn settle(&self, settle: Settle) -> Pending<()> {
+        self.0.journal.submit(Request::Settle(settle), done).await
+    }
+
+    /// Frees what a closed connection held.
+    pub async fn release(&self, release: Release) -> Pending<()> {
+        self.0.journal.submit(Request::Release(release), done).await
+    }
+
+    /// Whether the database answers.
+    pub async fn is_up(&self) -> bool {
+        let Ok(mut reader) = self.db().read().await else { return false };
+        reader.connection().row(PING, &[]).await.is_ok()
+    }
+
+    /// How many deliveries wait, over all meshes.
+    pub async fn queue_depth(&self) -> Result<i64, StoreError> {
+        const DEPTH: Sql = sql!("select cast(coalesce(sum(queued_rows), 0) as bigint) from backlog");
+        let mut reader = self.db().read().await?;
+        let row = reader.connection().row(DEPTH, &[]).await?;
+        Ok(row.map_or(Ok(0), |row| row.int(0))?)
+    }
+
+    /// Resolves with the reason when a sync has failed and the process has to start again.
+    pub async fn failed(&self) -> String {
+        self.0.journal.failed().await
+    }
+
+    /// What the journal has done so far.
+    pub fn meters(&self) -> &Meters {
+        &self.0.journal.meters
+    }
+
+    /// Takes nothing more, writes what was taken, and closes the database.
+    pub async fn close(self) {
+        self.0.stop.cancel();
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+        self.0.db.close().await;
+    }
+
+    /// What the database needs all the time.
+    async fn keep_up(&self) {
+        match self.db() {
+            Db::Sqlite { .. } => self.checkpoint_for_ever().await,
+            Db::Postgres(_) => self.beat_for_ever().await,
+        }
+    }
+
+    pub(crate) fn db(&self) -> &Db {
+        &self.0.db
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.0.clock.now()
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    pub(crate) fn settings(&self) -> Settings {
+        self.0.settings
+    }
+}
+
+fn claimed(outcome: Outcome) -> Option<Vec<Claimed>> {
+    match outcome {
+        Outcome::Claimed(rows) => Some(rows),
+        _ => None,
+    }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the shape that Pending reads with")]
+fn done(_: Outcome) -> Option<()> {
+    Some(())
+}

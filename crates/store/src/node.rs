@@ -1,0 +1,55 @@
+//! This start of a broker among others: claims name it, and hold only while its heart beats.
+
+use std::time::Duration;
+
+use crate::Store;
+use crate::db::{Db, Tx};
+use crate::sql::{Sql, sql};
+
+/// How often a node on PostgreSQL says that it lives; five in a row may be missed.
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(2);
+
+/// Voids the claims of this node's earlier starts and begins a new one; its number.
+///
+/// A SQLite file belongs to one process, so there every earlier start is over, and nobody has to listen to this one's heart.
+pub(crate) async fn begin(db: &Db, name: &str) -> sqlx::Result<i64> {
+    const OVER: Sql = sql!(
+        sqlite: "update node set heartbeat_at = 0 where heartbeat_at <> 0 and name <> $1 or name = $1",
+        postgres: "update node set heartbeat_at = 0 where heartbeat_at <> 0 and name = $1",
+    );
+    const BEGIN: Sql = sql!(
+        sqlite: "insert into node (name, started_at, heartbeat_at) \
+                 values ($1, unixepoch() * 1000, 9223372036854775807) returning incarnation",
+        postgres: "insert into node (name, started_at, heartbeat_at) \
+                   select $1, t.now, t.now from (select (extract(epoch from clock_timestamp()) * 1000)::bigint as now) t \
+                   returning incarnation",
+    );
+    let mut tx: Tx = db.write().await?;
+    tx.connection().execute(OVER, &[name.into()]).await?;
+    let row = tx.connection().row(BEGIN, &[name.into()]).await?.ok_or(sqlx::Error::RowNotFound)?;
+    let incarnation = row.int(0)?;
+    tx.commit().await?;
+    Ok(incarnation)
+}
+
+impl Store {
+    /// Says every two seconds that this node lives, for as long as the store is open.
+    pub(crate) async fn beat_for_ever(&self) {
+        const BEAT: Sql = sql!(
+            sqlite: "select 1",
+            postgres: "update node set heartbeat_at = (extract(epoch from clock_timestamp()) * 1000)::bigint \
+                       where incarnation = $1",
+        );
+        loop {
+            tokio::time::sleep(HEARTBEAT_EVERY).await;
+            let beat = async {
+                let mut tx = self.db().write().await?;
+                tx.connection().execute(BEAT, &[self.settings().incarnation.into()]).await?;
+                tx.commit().await
+            };
+            if let Err(error) = beat.await {
+                tracing::warn!(error = %error, "this node cannot say that it lives; after 10 s others may take its mail");
+            }
+        }
+    }
+}

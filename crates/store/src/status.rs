@@ -1,0 +1,90 @@
+//! What became of a message.
+
+use claudemesh_proto::{DeliveryState, DisplayName, MemberId, MeshId, MessageId, PublicKey, Timestamp};
+
+use crate::Store;
+use crate::delivery::HEARTBEAT_TIMEOUT;
+use crate::error::StoreError;
+use crate::recipient::Recipient;
+use crate::sql::{Sql, sql};
+
+/// The path of one message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Path {
+    /// The message.
+    pub message_id: MessageId,
+    /// Who sent it.
+    pub sender_member_id: MemberId,
+    /// Whom it was addressed to.
+    pub target_spec: String,
+    /// One step per recipient.
+    pub steps: Vec<Step>,
+}
+
+/// Where a message stands with one recipient.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// The recipient.
+    pub recipient: Recipient,
+    /// The member behind it.
+    pub member_id: MemberId,
+    /// The member's name.
+    pub display_name: DisplayName,
+    /// The member's key.
+    pub member_pubkey: PublicKey,
+    /// Where it stands.
+    pub state: DeliveryState,
+    /// When it ended, if it did.
+    pub ended_at: Option<Timestamp>,
+}
+
+impl Store {
+    /// The message of the mesh whose id starts with `prefix` (eight characters or more name at most one).
+    pub async fn message_path(&self, mesh_id: &MeshId, prefix: &str) -> Result<Option<Path>, StoreError> {
+        const MESSAGE: Sql =
+            sql!("select id, sender_member_id, target_spec from message where mesh_id = $1 and seq = $2");
+        const STEPS: Sql = sql!(
+            "select d.recipient, d.member_id, m.display_name, m.peer_pubkey, d.state, d.ended_at, \
+             case when d.claim_until > $3 and exists (select 1 from node n where n.incarnation = d.claim_incarnation \
+             and n.heartbeat_at > $4) then 'yes' else 'no' end \
+             from delivery d join member m on m.mesh_id = d.mesh_id and m.id = d.member_id \
+             where d.mesh_id = $1 and d.message_seq = $2 order by d.recipient"
+        );
+        let Some(seq) = MessageId::seq_of(prefix).and_then(|seq| i64::try_from(seq).ok()) else { return Ok(None) };
+        let mesh = mesh_id.as_str();
+        let mut reader = self.db().read().await?;
+        let mut connection = reader.connection();
+        let Some(message) = connection.row(MESSAGE, &[mesh.into(), seq.into()]).await? else { return Ok(None) };
+        let message_id: MessageId = message.parsed(0)?;
+        if !message_id.as_str().starts_with(prefix) {
+            return Ok(None);
+        }
+        let now = self.now();
+        let alive = now.minus(HEARTBEAT_TIMEOUT).as_millis();
+        let rows = connection.rows(STEPS, &[mesh.into(), seq.into(), now.as_millis().into(), alive.into()]).await?;
+        let steps = rows.into_iter().map(|row| -> sqlx::Result<Step> {
+            let claimed = row.text(6)? == "yes";
+            let state = match row.text(4)?.as_str() {
+                "delivered" => DeliveryState::Delivered,
+                "expired" => DeliveryState::Expired,
+                "revoked" => DeliveryState::Revoked,
+                _ if claimed => DeliveryState::Claimed,
+                _ => DeliveryState::Queued,
+            };
+            Ok(Step {
+                recipient: row.parsed(0)?,
+                member_id: row.parsed(1)?,
+                display_name: row.parsed(2)?,
+                member_pubkey: row.parsed(3)?,
+                state,
+                ended_at: row.maybe_int(5)?.map(Timestamp::from_millis),
+            })
+        });
+        Ok(Some(Path {
+            message_id,
+            sender_member_id: message.parsed(1)?,
+            target_spec: message.text(2)?,
+            steps: steps.collect::<sqlx::Result<_>>()?,
+        }))
+    }
+}

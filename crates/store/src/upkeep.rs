@@ -1,0 +1,154 @@
+//! What the tables need done from time to time, in small steps that hold nobody up: expiry, forgetting, checkpoints.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use claudemesh_proto::limits::REPLAY_MEMORY;
+use claudemesh_proto::{MeshId, Timestamp};
+
+use crate::Store;
+use crate::batch::Backlog;
+use crate::db::Db;
+use crate::error::StoreError;
+use crate::journal::Meters;
+use crate::sql::{Sql, Value, sql};
+
+/// Messages looked at in one transaction.
+const STEP: i64 = 1000;
+/// A message outlives its deliveries by a day, so that its sender can still ask what became of it.
+const AFTERLIFE: Duration = Duration::from_hours(24);
+/// A session key that was never proven is forgotten after a day.
+const UNPROVEN_LIFE: Duration = Duration::from_hours(24);
+/// The WAL is copied back this often while there is something to copy.
+const CHECKPOINT_EVERY: Duration = Duration::from_millis(200);
+/// From this size on the journal pauses once, so that the WAL can start again from its beginning.
+const WAL_LIMIT_BYTES: u64 = 256 << 20;
+
+impl Store {
+    /// Expires, purges and forgets what is due, a bounded amount per mesh. How many deliveries expired.
+    pub async fn sweep(&self) -> Result<u64, StoreError> {
+        const FORGET_HANDSHAKES: Sql = sql!("delete from handshake where accepted_at < $1");
+        const FORGET_UNPROVEN: Sql = sql!("delete from session where proven_at is null and last_seen_at < $1");
+        const FORGET_PROVEN: Sql = sql!("delete from session where last_seen_at < $1");
+        let now = self.now();
+        let ttl = self.settings().message_ttl;
+        let mut tx = self.db().write().await?;
+        for (sql, before) in [
+            (FORGET_HANDSHAKES, now.minus(REPLAY_MEMORY)),
+            (FORGET_UNPROVEN, now.minus(UNPROVEN_LIFE)),
+            (FORGET_PROVEN, now.minus(ttl + AFTERLIFE)),
+        ] {
+            tx.connection().execute(sql, &[before.as_millis().into()]).await?;
+        }
+        tx.commit().await?;
+        let mut expired = 0;
+        for mesh in self.meshes_with_due(now.minus(ttl)).await? {
+            expired += self.expire(&mesh, now, now.minus(ttl)).await?;
+            self.purge(&mesh, now.minus(ttl + AFTERLIFE)).await?;
+        }
+        Ok(expired)
+    }
+
+    /// Meshes whose oldest kept message is old enough for something to be due.
+    async fn meshes_with_due(&self, before: Timestamp) -> Result<Vec<MeshId>, StoreError> {
+        const DUE: Sql = sql!(
+            "select h.mesh_id from mesh_head h where \
+             (select m.created_at from message m where m.mesh_id = h.mesh_id order by m.seq limit 1) < $1"
+        );
+        let mut reader = self.db().read().await?;
+        let rows = reader.connection().rows(DUE, &[before.as_millis().into()]).await?;
+        Ok(rows.iter().map(|row| row.parsed(0)).collect::<sqlx::Result<_>>()?)
+    }
+
+    /// Ends deliveries that nobody came for, oldest first.
+    async fn expire(&self, mesh: &MeshId, now: Timestamp, before: Timestamp) -> Result<u64, StoreError> {
+        const HEAD: Sql = sql!(
+            sqlite: "select expired_seq from mesh_head where mesh_id = $1",
+            postgres: "select expired_seq from mesh_head where mesh_id = $1 for update",
+        );
+        const DUE: Sql = sql!(
+            "select coalesce(max(seq), 0) from (select seq, created_at from message where mesh_id = $1 and seq > $2 \
+             order by seq limit $3) t where created_at < $4"
+        );
+        const QUEUED: Sql = sql!(
+            "select recipient, size_bytes from delivery \
+             where mesh_id = $1 and message_seq > $2 and message_seq <= $3 and state = 'queued'"
+        );
+        const EXPIRE: Sql = sql!(
+            "update delivery set state = 'expired', ended_at = $4 \
+             where mesh_id = $1 and message_seq > $2 and message_seq <= $3 and state = 'queued'"
+        );
+        const DONE: Sql = sql!("update mesh_head set expired_seq = $2 where mesh_id = $1");
+        let id: Value<'_> = mesh.as_str().into();
+        let mut tx = self.db().write().await?;
+        let mut connection = tx.connection();
+        let Some(head) = connection.row(HEAD, std::slice::from_ref(&id)).await? else { return Ok(0) };
+        let from = head.int(0)?;
+        let due = connection.row(DUE, &[id.clone(), from.into(), STEP.into(), before.as_millis().into()]).await?;
+        let to = due.map_or(Ok(0), |row| row.int(0))?;
+        if to <= from {
+            return Ok(0);
+        }
+        let mut backlog = Backlog::default();
+        for row in connection.rows(QUEUED, &[id.clone(), from.into(), to.into()]).await? {
+            let change = backlog.change(mesh, &row.parsed(0)?);
+            change.rows -= 1;
+            change.bytes -= row.int(1)?;
+        }
+        let values = [id.clone(), from.into(), to.into(), now.as_millis().into()];
+        let expired = connection.execute(EXPIRE, &values).await?;
+        backlog.write(&mut connection).await?;
+        connection.execute(DONE, &[id, to.into()]).await?;
+        tx.commit().await?;
+        Ok(expired)
+    }
+
+    /// Removes messages, with content, dedupe key and deliveries.
+    async fn purge(&self, mesh: &MeshId, before: Timestamp) -> Result<(), StoreError> {
+        const PURGE: Sql = sql!(
+            "delete from message where mesh_id = $1 and seq in (select seq from (select seq, created_at from message \
+             where mesh_id = $1 order by seq limit $2) t where created_at < $3)"
+        );
+        let mut tx = self.db().write().await?;
+        tx.connection().execute(PURGE, &[mesh.as_str().into(), STEP.into(), before.as_millis().into()]).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Copies the WAL back into the database for as long as the store is open.
+    pub(crate) async fn checkpoint_for_ever(&self) {
+        let mut seen = 0;
+        loop {
+            tokio::time::sleep(CHECKPOINT_EVERY).await;
+            let batches = self.meters().batches.load(Ordering::Relaxed);
+            if batches == seen {
+                continue;
+            }
+            seen = batches;
+            if let Err(error) = self.checkpoint().await {
+                tracing::warn!(error = %error, "the SQLite WAL could not be copied back; it grows until it can");
+            }
+        }
+    }
+
+    async fn checkpoint(&self) -> Result<(), StoreError> {
+        const PASSIVE: &str = "pragma wal_checkpoint(passive)";
+        const TRUNCATE: &str = "pragma wal_checkpoint(truncate)";
+        let Db::Sqlite { writer, checkpointer, file, .. } = self.db() else { return Ok(()) };
+        let mut connection = checkpointer.acquire().await?;
+        sqlx::query(PASSIVE).execute(&mut *connection).await?;
+        let mut wal = file.path.clone().into_os_string();
+        wal.push("-wal");
+        let bytes = std::fs::metadata(&wal).map_or(0, |metadata| metadata.len());
+        let meters: &Meters = self.meters();
+        meters.wal_bytes.store(bytes, Ordering::Relaxed);
+        if bytes > WAL_LIMIT_BYTES {
+            let started = self.clock().instant();
+            // Holding the one writer is what makes the journal pause.
+            let mut paused = writer.acquire().await?;
+            sqlx::query(TRUNCATE).execute(&mut *paused).await?;
+            let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+            meters.longest_pause_micros.fetch_max(micros, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
