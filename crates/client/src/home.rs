@@ -1,0 +1,71 @@
+//! Where everything of one user is: `~/.claudemesh`, or where `CLAUDEMESH_CONFIG_DIR` points.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use claudemesh_proto::{MeshId, Slug};
+
+use crate::error::{Error, Result};
+use crate::private_file;
+
+/// The directory of one user's configuration, keys and mail. It is created, with mode 0700, by the first write.
+#[derive(Debug, Clone)]
+pub struct Home {
+    dir: PathBuf,
+}
+
+impl Home {
+    /// `CLAUDEMESH_CONFIG_DIR` when set, else `.claudemesh` in the user's home directory.
+    ///
+    /// # Errors
+    /// [`Error::NoHome`] when neither is known.
+    pub fn from_env() -> Result<Self> {
+        let named = env::var_os("CLAUDEMESH_CONFIG_DIR").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+        let dir = named.or_else(|| Some(env::home_dir()?.join(".claudemesh"))).ok_or(Error::NoHome)?;
+        Ok(Self { dir })
+    }
+
+    /// A directory of the caller's choice.
+    pub fn at(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into() }
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Meshes and member keys.
+    pub fn config_path(&self) -> PathBuf {
+        self.dir.join("config.json")
+    }
+
+    /// The owner's key of a mesh.
+    pub fn owner_path(&self, mesh: &MeshId) -> PathBuf {
+        self.dir.join("owner").join(format!("{mesh}.json"))
+    }
+
+    /// The keys of a mesh that is being created, and has no id yet.
+    pub(crate) fn creation_path(&self, slug: &Slug) -> PathBuf {
+        self.dir.join("owner").join(format!("pending-{slug}.json"))
+    }
+
+    /// The key of a member that is joining.
+    pub(crate) fn joining_path(&self, mesh: &MeshId) -> PathBuf {
+        self.dir.join("joining").join(format!("{mesh}.json"))
+    }
+
+    /// The local inbox of a mesh.
+    pub fn inbox_path(&self, mesh: &MeshId) -> PathBuf {
+        self.dir.join("inbox").join(format!("{mesh}.db"))
+    }
+
+    pub(crate) fn lock_path(&self) -> PathBuf {
+        self.dir.join("config.lock")
+    }
+
+    /// Creates the directory when it is missing, and refuses one that others may enter.
+    pub(crate) fn make(&self) -> Result<()> {
+        private_file::make_dir(&self.dir)
+    }
+}

@@ -1,0 +1,78 @@
+//! The two HTTP requests of a client: one JSON object out, one back.
+//!
+//! `ureq` does it: a small blocking client, run on a thread of its own. It follows no redirects, because a key must not be
+//! introduced to another host than the one the user or the owner named, and uses no proxy, because the WebSocket uses none.
+
+use std::time::Duration;
+
+use claudemesh_proto::text::one_line;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::{Agent, http};
+
+use crate::broker_url::BrokerUrl;
+use crate::error::{Error, Result};
+use crate::tls;
+
+/// Posts `body` to `route` of the broker, within 15 s.
+///
+/// # Errors
+/// [`Error::HttpRefused`] with the word of the answer when the status is not 2xx, [`Error::Unreachable`],
+/// [`Error::Protocol`] when the answer is not what it should be.
+pub(crate) async fn post<T>(broker: &BrokerUrl, route: &str, token: Option<&str>, body: &impl Serialize) -> Result<T>
+where
+    T: DeserializeOwned + Send + 'static,
+{
+    let protocol = |why: serde_json::Error| Error::Protocol(why.to_string());
+    let body = serde_json::to_vec(body).map_err(protocol)?;
+    let bearer = token.map(|token| format!("Bearer {token}"));
+    let (broker, url) = (broker.clone(), broker.http(route));
+    let answer = tokio::task::spawn_blocking(move || exchange(&broker, &url, bearer.as_deref(), &body)).await;
+    let (status, text) = answer.map_err(|error| Error::Protocol(error.to_string()))??;
+    if status.is_success() {
+        return serde_json::from_str(&text).map_err(protocol);
+    }
+    let word = serde_json::from_str::<Refusal>(&text).map(|refusal| refusal.error);
+    let word = word.unwrap_or_else(|_| status.canonical_reason().unwrap_or("no reason given").to_owned());
+    Err(Error::HttpRefused { status: status.as_u16(), word: one_line(&word) })
+}
+
+/// What a refusal says.
+#[derive(Deserialize)]
+struct Refusal {
+    error: String,
+}
+
+fn exchange(broker: &BrokerUrl, url: &str, bearer: Option<&str>, body: &[u8]) -> Result<(http::StatusCode, String)> {
+    let unreachable = |error: ureq::Error| match error {
+        ureq::Error::Timeout(_) => Error::TimedOut { what: "HTTP answer", seconds: TIMEOUT.as_secs() },
+        other => Error::Unreachable { url: broker.to_string(), why: other.to_string() },
+    };
+    let mut config = Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .proxy(None)
+        .timeout_global(Some(TIMEOUT))
+        .user_agent(concat!("claudemesh/", env!("CARGO_PKG_VERSION")));
+    if broker.is_tls() {
+        let roots = tls::roots().map_err(|why| Error::Unreachable { url: broker.to_string(), why })?;
+        let roots: Vec<_> = roots.iter().map(|root| Certificate::from_der(root).to_owned()).collect();
+        let tls = TlsConfig::builder()
+            .root_certs(RootCerts::new_with_certs(&roots))
+            .unversioned_rustls_crypto_provider(tls::provider());
+        config = config.tls_config(tls.build());
+    }
+    let mut request = config.build().new_agent().post(url).header("content-type", "application/json");
+    if let Some(bearer) = bearer {
+        request = request.header("authorization", bearer);
+    }
+    let mut answer = request.send(body).map_err(unreachable)?;
+    let text = answer.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_string().map_err(unreachable)?;
+    Ok((answer.status(), text))
+}
+
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Both answers have a few hundred bytes.
+const MAX_ANSWER_BYTES: u64 = 64 << 10;

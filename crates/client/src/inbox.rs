@@ -1,0 +1,297 @@
+//! The local inbox: one SQLite file per mesh, in which a message is before the broker is told that we have it.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use claudemesh_proto::message::Push;
+use claudemesh_proto::text::one_line;
+use claudemesh_proto::{MeshId, MessageId, Priority, PublicKey, Timestamp};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+};
+use sqlx::{Row, Sqlite, Transaction};
+
+use crate::cipher::Body;
+use crate::error::{Error, Result};
+use crate::home::Home;
+use crate::private_file;
+
+/// The inbox of one mesh.
+#[derive(Debug, Clone)]
+pub struct Inbox {
+    path: PathBuf,
+    pool: SqlitePool,
+}
+
+/// One message in the inbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Letter {
+    /// The message.
+    pub message_id: MessageId,
+    /// The key it was sealed with.
+    pub sender_pubkey: String,
+    /// The sending member's key, as the broker says.
+    pub sender_member_pubkey: Option<PublicKey>,
+    /// The sender's name at the time, as the broker says.
+    pub sender_name: Option<String>,
+    /// How urgent it is.
+    pub priority: Priority,
+    /// When the broker accepted it.
+    pub sent_at: Timestamp,
+    /// When it came here.
+    pub received_at: Timestamp,
+    /// What it says.
+    pub body: Body,
+}
+
+impl Letter {
+    /// What was handed over and opened.
+    pub fn of(push: &Push, body: Body, now: Timestamp) -> Self {
+        Self {
+            message_id: push.message_id.clone(),
+            sender_pubkey: push.sender_pubkey.clone(),
+            sender_member_pubkey: push.sender_member_pubkey,
+            sender_name: push.sender_name.as_ref().map(ToString::to_string),
+            priority: push.priority,
+            sent_at: push.created_at,
+            received_at: now,
+            body,
+        }
+    }
+
+    /// The sender's name, or the beginning of the key when there is none.
+    pub fn sender(&self) -> String {
+        let short = || self.sender_pubkey.chars().take(12).collect();
+        one_line(&self.sender_name.clone().unwrap_or_else(short))
+    }
+}
+
+impl Inbox {
+    /// Opens the inbox of a mesh, creating it when it is missing.
+    ///
+    /// # Errors
+    /// [`Error::TooOpen`] when others may read it, [`Error::Inbox`] when SQLite cannot.
+    pub async fn open(home: &Home, mesh: &MeshId) -> Result<Self> {
+        home.make()?;
+        let path = home.inbox_path(mesh);
+        // SQLite gives its other files the mode of this one.
+        private_file::touch(&path)?;
+        let options = SqliteConnectOptions::new()
+            .filename(&path)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(Duration::from_secs(10));
+        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await;
+        let inbox = Self { pool: pool.map_err(failed(&path))?, path };
+        inbox.prepare().await?;
+        Ok(inbox)
+    }
+
+    /// Keeps what is not there yet, in one synced transaction, and returns that. Nothing is kept when it fails.
+    pub async fn store(&self, letters: Vec<Letter>) -> Result<Vec<Letter>> {
+        let stored = async {
+            let mut transaction = self.pool.begin_with("begin immediate").await?;
+            let mut new = Vec::new();
+            for letter in letters {
+                if insert(&mut transaction, &letter).await? {
+                    new.push(letter);
+                }
+            }
+            transaction.commit().await.map(|()| new)
+        };
+        stored.await.map_err(failed(&self.path))
+    }
+
+    /// What nobody was shown yet, in the order of arrival.
+    pub async fn unshown(&self) -> Result<Vec<Letter>> {
+        let rows = sqlx::query("select * from letter where shown_at is null order by position").fetch_all(&self.pool);
+        self.letters(&rows.await.map_err(failed(&self.path))?)
+    }
+
+    /// The last `limit` messages, in the order of arrival.
+    pub async fn latest(&self, limit: u32) -> Result<Vec<Letter>> {
+        let rows =
+            sqlx::query("select * from (select * from letter order by position desc limit $1) order by position")
+                .bind(limit)
+                .fetch_all(&self.pool);
+        self.letters(&rows.await.map_err(failed(&self.path))?)
+    }
+
+    /// Notes that these were shown.
+    pub async fn mark_shown(&self, letters: &[Letter], now: Timestamp) -> Result<()> {
+        let marked = async {
+            let mut transaction = self.pool.begin_with("begin immediate").await?;
+            for letter in letters {
+                sqlx::query("update letter set shown_at = $1 where message_id = $2 and shown_at is null")
+                    .bind(now.as_millis())
+                    .bind(letter.message_id.as_str())
+                    .execute(&mut *transaction)
+                    .await?;
+            }
+            transaction.commit().await
+        };
+        marked.await.map_err(failed(&self.path))
+    }
+
+    /// Closes the file, so that nothing but it remains.
+    pub async fn close(self) {
+        self.pool.close().await;
+    }
+
+    async fn prepare(&self) -> Result<()> {
+        let prepared = async {
+            let mut transaction = self.pool.begin_with("begin immediate").await?;
+            let version: i64 = sqlx::query_scalar("pragma user_version").fetch_one(&mut *transaction).await?;
+            if version == 0 {
+                sqlx::raw_sql(SCHEMA).execute(&mut *transaction).await?;
+            }
+            transaction.commit().await.map(|()| version)
+        };
+        match prepared.await.map_err(failed(&self.path))? {
+            0 | 1 => Ok(()),
+            later => Err(Error::BadFile {
+                path: self.path.clone(),
+                why: format!("its schema is version {later}, this program knows 1"),
+            }),
+        }
+    }
+
+    fn letters(&self, rows: &[SqliteRow]) -> Result<Vec<Letter>> {
+        rows.iter().map(letter).collect::<Result<_, _>>().map_err(failed(&self.path))
+    }
+}
+
+async fn insert(transaction: &mut Transaction<'_, Sqlite>, letter: &Letter) -> Result<bool, sqlx::Error> {
+    let (text, nonce, ciphertext) = match &letter.body {
+        Body::Text(text) => (Some(text), None, None),
+        Body::Unopened { nonce, ciphertext } => (None, Some(nonce), Some(ciphertext)),
+    };
+    let done = sqlx::query(
+        "insert into letter (message_id, sender_pubkey, sender_member_pubkey, sender_name, priority, sent_at, received_at, \
+         body, nonce, ciphertext) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) on conflict do nothing",
+    )
+    .bind(letter.message_id.as_str())
+    .bind(&letter.sender_pubkey)
+    .bind(letter.sender_member_pubkey.map(|key| key.to_string()))
+    .bind(&letter.sender_name)
+    .bind(letter.priority.as_str())
+    .bind(letter.sent_at.as_millis())
+    .bind(letter.received_at.as_millis())
+    .bind(text)
+    .bind(nonce)
+    .bind(ciphertext)
+    .execute(&mut **transaction)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+fn letter(row: &SqliteRow) -> Result<Letter, sqlx::Error> {
+    let body = match row.try_get::<Option<String>, _>("body")? {
+        Some(text) => Body::Text(text),
+        None => Body::Unopened { nonce: row.try_get("nonce")?, ciphertext: row.try_get("ciphertext")? },
+    };
+    let member = row.try_get::<Option<String>, _>("sender_member_pubkey")?;
+    Ok(Letter {
+        message_id: parse(row.try_get("message_id")?)?,
+        sender_pubkey: row.try_get("sender_pubkey")?,
+        sender_member_pubkey: member.map(|key| parse(&key)).transpose()?,
+        sender_name: row.try_get("sender_name")?,
+        priority: parse(row.try_get("priority")?)?,
+        sent_at: Timestamp::from_millis(row.try_get("sent_at")?),
+        received_at: Timestamp::from_millis(row.try_get("received_at")?),
+        body,
+    })
+}
+
+fn parse<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(text: &str) -> Result<T, sqlx::Error> {
+    text.parse().map_err(|why| sqlx::Error::Decode(Box::new(why)))
+}
+
+fn failed(path: &Path) -> impl FnOnce(sqlx::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Inbox { path, source }
+}
+
+/// Either `body` is there, or `nonce` and `ciphertext` are. `position` is the order of arrival.
+const SCHEMA: &str = "
+create table letter (
+    position integer primary key,
+    message_id text not null unique,
+    sender_pubkey text not null,
+    sender_member_pubkey text,
+    sender_name text,
+    priority text not null,
+    sent_at integer not null,
+    received_at integer not null,
+    shown_at integer,
+    body text,
+    nonce text,
+    ciphertext text,
+    check ((body is null) = (nonce is not null and ciphertext is not null))
+) strict;
+create index letter_unshown on letter (position) where shown_at is null;
+pragma user_version = 1;
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn letter(number: u64, body: Body) -> Letter {
+        Letter {
+            message_id: MessageId::new(number, [1; 24]),
+            sender_pubkey: "ab".repeat(32),
+            sender_member_pubkey: Some(PublicKey::from_bytes([1; 32])),
+            sender_name: Some("Anna".into()),
+            priority: Priority::Now,
+            sent_at: Timestamp::from_millis(1),
+            received_at: Timestamp::from_millis(2),
+            body,
+        }
+    }
+
+    async fn inbox() -> (tempfile::TempDir, Home, Inbox) {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::at(dir.path().join("home"));
+        let inbox = Inbox::open(&home, &MeshId::from_random([1; 32])).await.unwrap();
+        (dir, home, inbox)
+    }
+
+    #[tokio::test]
+    async fn a_redelivery_is_kept_once_and_what_was_kept_reads_back() {
+        let (_dir, home, inbox) = inbox().await;
+        let text = letter(1, Body::Text("hello".into()));
+        let sealed = letter(2, Body::Unopened { nonce: "n".into(), ciphertext: "c".into() });
+        let both = vec![text.clone(), sealed.clone()];
+        assert_eq!(inbox.store(both.clone()).await.unwrap(), both);
+        assert_eq!(inbox.store(both.clone()).await.unwrap(), []);
+        inbox.close().await;
+        let again = Inbox::open(&home, &MeshId::from_random([1; 32])).await.unwrap();
+        assert_eq!(again.unshown().await.unwrap(), both);
+        again.mark_shown(&[text], Timestamp::from_millis(3)).await.unwrap();
+        assert_eq!(again.unshown().await.unwrap(), std::slice::from_ref(&sealed));
+        assert_eq!(again.latest(1).await.unwrap(), [sealed]);
+        assert_eq!(again.latest(10).await.unwrap(), both);
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn all_its_files_are_private_and_an_open_one_is_refused() {
+        use std::fs;
+        use std::os::unix::fs::PermissionsExt;
+
+        let (_dir, home, inbox) = inbox().await;
+        inbox.store(vec![letter(1, Body::Text("hello".into()))]).await.unwrap();
+        let path = home.inbox_path(&MeshId::from_random([1; 32]));
+        let mut seen = 0;
+        for entry in fs::read_dir(path.parent().unwrap()).unwrap() {
+            assert_eq!(entry.unwrap().metadata().unwrap().permissions().mode() & 0o777, 0o600);
+            seen += 1;
+        }
+        assert_eq!(seen, 3, "the database, its WAL and its index");
+        inbox.close().await;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(matches!(Inbox::open(&home, &MeshId::from_random([1; 32])).await, Err(Error::TooOpen { .. })));
+    }
+}

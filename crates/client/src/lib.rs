@@ -1,0 +1,61 @@
+//! What everyone who talks to a broker uses: configuration and keys on disk, connecting and asking, sealing and opening, the
+//! local inbox. It must not know the broker's insides, nor how anything is printed.
+//!
+//! A message goes out and comes in like this:
+//!
+//! - [`Home`] gives the [`Membership`]: which mesh, which broker, which key.
+//! - [`Dial`] opens a [`Connection`] by a [`Handshake`]; pushes arrive in its [`Pushes`].
+//! - [`Cipher`] seals a [`Draft`] into a `send`; [`Line`] sends it, again under the same id when the connection is lost.
+//! - A push is opened by [`Cipher`], kept by [`Inbox`], and only then acknowledged: see [`keep`].
+//!
+//! Load generators use [`Connection`] alone: [`Connection::submit`] many, collect the acks later.
+#![warn(missing_docs)]
+
+mod backoff;
+mod broker_url;
+mod cipher;
+mod clock;
+mod config;
+mod connection;
+mod error;
+mod handshake;
+mod home;
+mod http;
+mod inbox;
+mod invite;
+mod join;
+mod line;
+mod link;
+mod member;
+mod mesh;
+mod message;
+mod message_id;
+mod owner;
+mod place;
+mod presence;
+mod private_file;
+mod receive;
+mod resolve;
+mod tls;
+
+pub use backoff::Backoff;
+pub use broker_url::{BadUrl, BrokerUrl};
+pub use cipher::{Body, Cipher};
+pub use clock::now;
+pub use config::{Config, Membership};
+pub use connection::{Connection, Ended, Pushes, Submitted};
+pub use error::{Error, Kind, Result};
+pub use handshake::{Handshake, attest};
+pub use home::Home;
+pub use inbox::{Inbox, Letter};
+pub use invite::{Invitation, Terms};
+pub use join::{Joining, join};
+pub use line::{Dial, Line};
+pub use link::{BadLink, Invite, token_of};
+pub use mesh::{Creation, create};
+pub use message::{Draft, is_permanent};
+pub use message_id::client_message_id;
+pub use owner::OwnerKey;
+pub use place::{MAIL, here};
+pub use receive::keep;
+pub use resolve::{Addressee, Roster, Unresolved};

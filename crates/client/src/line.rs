@@ -1,0 +1,135 @@
+//! A connection that is opened again when it is lost.
+
+use std::time::Duration;
+
+use claudemesh_keys::random_bytes;
+use claudemesh_proto::MessageId;
+use claudemesh_proto::hello::Place;
+use claudemesh_proto::message::{Ack, Send};
+use tokio::time::sleep;
+
+use crate::backoff::Backoff;
+use crate::broker_url::BrokerUrl;
+use crate::config::Membership;
+use crate::connection::{Connection, Pushes};
+use crate::error::{Error, Result};
+use crate::handshake::Handshake;
+use crate::message::is_permanent;
+use crate::place::here;
+
+/// Everything that is needed to connect, any number of times.
+#[derive(Debug, Clone)]
+pub struct Dial {
+    /// Where.
+    pub url: BrokerUrl,
+    /// As whom.
+    pub handshake: Handshake,
+    /// What to say about ourselves. Its session id lets a new connection take up where a lost one was.
+    pub place: Place,
+}
+
+/// A connection for asking and sending. Mail that arrives on it is not looked at, so its place should announce
+/// [`claudemesh_proto::hello::QUIET`].
+#[derive(Debug)]
+pub struct Line {
+    dial: Dial,
+    connection: Connection,
+    /// Held and not read: the broker has nothing for a quiet connection but events.
+    pushes: Pushes,
+}
+
+impl Dial {
+    /// As a member of this mesh; `capability` is [`crate::MAIL`] or [`claudemesh_proto::hello::QUIET`].
+    pub fn member(mesh: &Membership, capability: &str) -> Result<Self> {
+        let handshake = Handshake::Member {
+            mesh: mesh.mesh_id.clone(),
+            member: mesh.member_id.clone(),
+            identity: mesh.identity.clone(),
+        };
+        Ok(Self { url: mesh.broker_url.clone(), handshake, place: here(capability)? })
+    }
+
+    /// Connects once.
+    pub async fn open(&self) -> Result<(Connection, Pushes)> {
+        Connection::open(&self.url, &self.handshake, self.place.clone()).await
+    }
+
+    /// Connects, and tries again after a while for as long as that may help; `notice` hears of each failure and the wait.
+    ///
+    /// # Errors
+    /// What will not get better by itself, such as a refused key.
+    pub async fn open_patiently(&self, notice: impl Fn(&Error, Duration)) -> Result<(Connection, Pushes)> {
+        let mut backoff = Backoff::default();
+        loop {
+            match self.open().await {
+                Err(error) if error.is_transient() => {
+                    let wait = backoff.next(u64::from_le_bytes(random_bytes()?));
+                    notice(&error, wait);
+                    sleep(wait).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+}
+
+impl Line {
+    /// Connects.
+    pub async fn open(dial: Dial) -> Result<Self> {
+        let (connection, pushes) = dial.open().await?;
+        Ok(Self { dial, connection, pushes })
+    }
+
+    /// The connection of the moment.
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Sends a message and waits until it is accepted; tries up to 5 times, always under the same id, when the connection is
+    /// lost, the ack does not come, or the refusal may pass.
+    ///
+    /// # Errors
+    /// [`Error::NotAccepted`] with the broker's words, or why there is no connection.
+    pub async fn send(&mut self, send: &Send) -> Result<MessageId> {
+        let mut backoff = Backoff::default();
+        let mut attempts_left = ATTEMPTS;
+        loop {
+            attempts_left -= 1;
+            let failure = match self.attempt(send).await {
+                Ok(id) => return Ok(id),
+                Err(error) => error,
+            };
+            let may_pass = match &failure {
+                Error::NotAccepted(words) => !is_permanent(words),
+                other => other.is_transient(),
+            };
+            if !may_pass || attempts_left == 0 {
+                return Err(failure);
+            }
+            sleep(backoff.next(u64::from_le_bytes(random_bytes()?))).await;
+        }
+    }
+
+    /// Says goodbye, see [`Connection::close`].
+    pub async fn close(&self) {
+        self.connection.close().await;
+    }
+
+    async fn attempt(&mut self, send: &Send) -> Result<MessageId> {
+        if self.connection.ended().is_some() {
+            (self.connection, self.pushes) = self.dial.open().await?;
+        }
+        accepted(&self.connection.send(send.clone()).await?)
+    }
+}
+
+/// The id that the broker gave the message.
+fn accepted(ack: &Ack) -> Result<MessageId> {
+    match (&ack.error, ack.queued) {
+        (None, true) => ack.message_id.parse().map_err(|why| Error::Protocol(format!("ack: messageId {why}"))),
+        (Some(words), _) => Err(Error::NotAccepted(claudemesh_proto::text::one_line(words))),
+        (None, false) => Err(Error::NotAccepted("no reason given".into())),
+    }
+}
+
+const ATTEMPTS: u32 = 5;

@@ -1,0 +1,142 @@
+//! The owner's key of a mesh: it signs invites, and never leaves this directory.
+
+use std::path::Path;
+
+use claudemesh_keys::Identity;
+use claudemesh_proto::{MeshId, Slug};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::config::Membership;
+use crate::error::{Error, Result};
+use crate::home::Home;
+use crate::private_file;
+
+/// The owner's key of one mesh.
+#[expect(missing_debug_implementations, reason = "a secret must not be printable")]
+pub struct OwnerKey {
+    /// The mesh.
+    pub mesh_id: MeshId,
+    /// The key.
+    pub identity: Identity,
+}
+
+/// The two keys of a mesh that is being created.
+pub(crate) struct CreationKeys {
+    pub(crate) owner: Identity,
+    pub(crate) member: Identity,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct OwnerFile<'a> {
+    version: u64,
+    mesh_id: MeshId,
+    slug: String,
+    owner_secret_key: &'a str,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SecretsFile<'a> {
+    version: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    owner_secret_key: Option<&'a str>,
+    member_secret_key: &'a str,
+}
+
+impl Home {
+    /// Whether the owner's key of this mesh is here.
+    pub fn has_owner_key(&self, mesh: &MeshId) -> bool {
+        self.owner_path(mesh).exists()
+    }
+
+    /// The owner's key of a mesh.
+    ///
+    /// # Errors
+    /// [`Error::NoOwnerKey`] names the file that is missing.
+    pub fn owner_key(&self, mesh: &Membership) -> Result<OwnerKey> {
+        let path = self.owner_path(&mesh.mesh_id);
+        let missing = || Error::NoOwnerKey { slug: claudemesh_proto::text::one_line(&mesh.slug), path: path.clone() };
+        let text = private_file::read(&path)?.ok_or_else(missing)?;
+        let file: OwnerFile<'_> = parse(&path, &text)?;
+        if file.mesh_id != mesh.mesh_id {
+            return Err(Error::BadFile { path, why: "it belongs to another mesh".into() });
+        }
+        let identity = secret(&path, "ownerSecretKey", file.owner_secret_key)?;
+        Ok(OwnerKey { mesh_id: file.mesh_id, identity })
+    }
+
+    /// Keys for a mesh to be created: fresh ones, written down first, or those of an attempt whose outcome is not known.
+    pub(crate) fn creation_keys(&self, slug: &Slug) -> Result<CreationKeys> {
+        self.make()?;
+        let path = self.creation_path(slug);
+        if let Some(text) = private_file::read(&path)? {
+            let file: SecretsFile<'_> = parse(&path, &text)?;
+            let owner = file.owner_secret_key.unwrap_or_default();
+            return Ok(CreationKeys {
+                owner: secret(&path, "ownerSecretKey", owner)?,
+                member: secret(&path, "memberSecretKey", file.member_secret_key)?,
+            });
+        }
+        let keys = CreationKeys { owner: Identity::generate()?, member: Identity::generate()? };
+        let (owner, member) = (keys.owner.secret_hex(), keys.member.secret_hex());
+        write(&path, &SecretsFile { version: 1, owner_secret_key: Some(&owner), member_secret_key: &member })?;
+        Ok(keys)
+    }
+
+    /// Keeps the owner's key of a mesh that was created.
+    pub(crate) fn keep_owner_key(&self, mesh: &MeshId, slug: &Slug, owner: &Identity) -> Result<()> {
+        let (slug, secret) = (slug.to_string(), owner.secret_hex());
+        let file = OwnerFile { version: 1, mesh_id: mesh.clone(), slug, owner_secret_key: &secret };
+        write(&self.owner_path(mesh), &file)
+    }
+
+    /// A key for joining a mesh: a fresh one, written down first, or that of an attempt whose outcome is not known: the
+    /// broker may have used up the invite for it.
+    pub(crate) fn joining_key(&self, mesh: &MeshId) -> Result<Identity> {
+        self.make()?;
+        let path = self.joining_path(mesh);
+        if let Some(text) = private_file::read(&path)? {
+            let file: SecretsFile<'_> = parse(&path, &text)?;
+            return secret(&path, "memberSecretKey", file.member_secret_key);
+        }
+        let key = Identity::generate()?;
+        write(&path, &SecretsFile { version: 1, owner_secret_key: None, member_secret_key: &key.secret_hex() })?;
+        Ok(key)
+    }
+}
+
+fn parse<'a, T: Deserialize<'a>>(path: &Path, text: &'a str) -> Result<T> {
+    serde_json::from_str(text).map_err(|error| Error::BadFile { path: path.to_owned(), why: error.to_string() })
+}
+
+fn secret(path: &Path, field: &str, text: &str) -> Result<Identity> {
+    let bad = |why| Error::BadFile { path: path.to_owned(), why: format!("{field} {why}") };
+    Identity::from_secret_hex(text).map_err(bad)
+}
+
+fn write(path: &Path, file: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(file).map(Zeroizing::new);
+    let text = text.map_err(|error| Error::BadFile { path: path.to_owned(), why: error.to_string() })?;
+    private_file::write(path, text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_of_an_unfinished_attempt_are_used_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::at(dir.path().join("home"));
+        let slug: Slug = "team".parse().unwrap();
+        let (first, second) = (home.creation_keys(&slug).unwrap(), home.creation_keys(&slug).unwrap());
+        assert_eq!(first.owner.public(), second.owner.public());
+        assert_eq!(first.member.public(), second.member.public());
+        assert_ne!(first.owner.public(), first.member.public());
+        let mesh = MeshId::from_random([1; 32]);
+        let first = home.joining_key(&mesh).unwrap().public();
+        assert_eq!(home.joining_key(&mesh).unwrap().public(), first);
+    }
+}

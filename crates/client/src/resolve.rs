@@ -1,0 +1,316 @@
+//! Whom a name means.
+//!
+//! Names are claims of whoever chose them, so a name that means two keys means nobody: the candidates are listed and
+//! nothing is sent. A session that calls itself what a member is called makes that name ambiguous, it does not take it over.
+
+use std::fmt;
+
+use claudemesh_proto::PublicKey;
+use claudemesh_proto::member::Member;
+use claudemesh_proto::presence::Peer;
+use claudemesh_proto::text::one_line;
+
+use crate::connection::Connection;
+use crate::error::Result;
+
+/// Everybody who can be addressed.
+#[derive(Debug, Clone, Default)]
+pub struct Roster {
+    /// Who is here.
+    pub peers: Vec<Peer>,
+    /// Who belongs to the mesh.
+    pub members: Vec<Member>,
+}
+
+/// Somebody who can be addressed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addressee {
+    /// The key to seal for and to send to.
+    pub key: PublicKey,
+    /// The member's key: the same unless a session is addressed; `None` when the key is not known here.
+    pub member_key: Option<PublicKey>,
+    /// The name, when the key is known.
+    pub name: Option<String>,
+}
+
+/// Nobody can be addressed by this.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unresolved {
+    /// It means more than one.
+    Ambiguous {
+        /// What was asked for.
+        who: String,
+        /// Whom it may mean.
+        candidates: Vec<Addressee>,
+    },
+    /// It means nobody.
+    Nobody {
+        /// What was asked for.
+        who: String,
+        /// The names there are.
+        known: Vec<String>,
+    },
+    /// It names a group, a topic or everybody, which this version cannot write to.
+    NotOne(String),
+}
+
+impl Roster {
+    /// Asks the broker.
+    pub async fn fetch(connection: &Connection) -> Result<Self> {
+        let (peers, members) = tokio::join!(connection.peers(), connection.members());
+        Ok(Self { peers: peers?, members: members? })
+    }
+
+    /// Whom `who` means: a key of 64 hex characters, a name, or the first 8 characters of a key or more.
+    ///
+    /// A member's name means the member, whichever connection comes for the mail; the name of a session means that session
+    /// where it is another than its member's. Names are compared exactly first, then without regard to case.
+    ///
+    /// # Errors
+    /// [`Unresolved`] with the candidates or the known names.
+    pub fn resolve(&self, who: &str) -> Result<Addressee, Unresolved> {
+        let who = who.trim();
+        if who == "*" || who.starts_with('@') || who.starts_with('#') {
+            return Err(Unresolved::NotOne(one_line(who)));
+        }
+        if let Ok(key) = who.to_ascii_lowercase().parse() {
+            return Ok(self.by_key(key));
+        }
+        let everybody = self.everybody();
+        let named = |same: &dyn Fn(&str) -> bool| -> Vec<Addressee> {
+            everybody.iter().filter(|one| one.name.as_deref().is_some_and(same)).cloned().collect()
+        };
+        let mut found = named(&|name| name == who);
+        if found.is_empty() {
+            found = named(&|name| name.to_lowercase() == who.to_lowercase());
+        }
+        if is_prefix(who) {
+            let prefix = who.to_ascii_lowercase();
+            found.extend(everybody.iter().filter(|one| one.key.to_string().starts_with(&prefix)).cloned());
+        }
+        found.sort_by_key(|one| one.key);
+        found.dedup_by_key(|one| one.key);
+        match (found.pop(), found.is_empty()) {
+            (Some(only), true) => Ok(only),
+            (Some(last), false) => {
+                found.push(last);
+                Err(Unresolved::Ambiguous { who: one_line(who), candidates: found })
+            }
+            (None, _) => Err(Unresolved::Nobody { who: one_line(who), known: self.names() }),
+        }
+    }
+
+    /// The member's name for a key of a member or session, if it is known.
+    pub fn member_name(&self, key: &PublicKey) -> Option<String> {
+        self.members.iter().find(|member| member.pubkey == *key).map(|member| member.display_name.to_string())
+    }
+
+    fn by_key(&self, key: PublicKey) -> Addressee {
+        let known = self.everybody().into_iter().find(|one| one.key == key);
+        known.unwrap_or(Addressee { key, member_key: None, name: None })
+    }
+
+    /// Members under their names; sessions under theirs, except under the member's, which means the member. A connection
+    /// without a session key may go by another name: it means its member too.
+    fn everybody(&self) -> Vec<Addressee> {
+        let member = |member: &Member| Addressee {
+            key: member.pubkey,
+            member_key: Some(member.pubkey),
+            name: Some(member.display_name.to_string()),
+        };
+        let present = |peer: &Peer| {
+            let name = peer.display_name.to_string();
+            let is_members = self.member_name(&peer.member_pubkey).as_ref() == Some(&name);
+            let name = (peer.pubkey == peer.member_pubkey || !is_members).then_some(name);
+            Addressee { key: peer.pubkey, member_key: Some(peer.member_pubkey), name }
+        };
+        self.members.iter().map(member).chain(self.peers.iter().map(present)).collect()
+    }
+
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<_> = self.everybody().into_iter().filter_map(|one| one.name).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+}
+
+impl fmt::Display for Addressee {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key: String = self.key.to_string().chars().take(12).collect();
+        match &self.name {
+            Some(name) => write!(f, "{} ({key}…)", one_line(name)),
+            None => write!(f, "{key}…"),
+        }
+    }
+}
+
+impl fmt::Display for Unresolved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ambiguous { who, candidates } => {
+                write!(f, "\"{who}\" may mean {} recipients, so nothing was done:", candidates.len())?;
+                for one in candidates {
+                    let kind = if one.member_key == Some(one.key) { "member" } else { "session" };
+                    let name = one.name.as_deref().map(one_line).unwrap_or_default();
+                    write!(f, "\n  {kind:7} {} {name}", one.key)?;
+                }
+                Ok(())
+            }
+            Self::Nobody { who, known } if known.is_empty() => write!(f, "nobody is called \"{who}\""),
+            Self::Nobody { who, known } => write!(f, "nobody is called \"{who}\"; there are: {}", known.join(", ")),
+            Self::NotOne(who) => {
+                write!(f, "\"{who}\" names more than one; this version writes to one member or session")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Unresolved {}
+
+fn is_prefix(who: &str) -> bool {
+    (8..64).contains(&who.len()) && who.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+#[cfg(test)]
+mod tests {
+    use claudemesh_proto::presence::PeerRole;
+    use claudemesh_proto::{MemberId, MemberRole, Timestamp};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key(byte: u8) -> PublicKey {
+        PublicKey::from_bytes([byte; 32])
+    }
+
+    fn member(byte: u8, name: &str) -> Member {
+        Member {
+            member_id: MemberId::from_random([byte; 32]),
+            pubkey: key(byte),
+            display_name: name.parse().unwrap(),
+            role: MemberRole::Member,
+            joined_at: Timestamp::from_millis(0),
+            online: true,
+        }
+    }
+
+    fn peer(session: u8, member: u8, name: &str) -> Peer {
+        Peer {
+            pubkey: key(session),
+            member_pubkey: key(member),
+            display_name: name.parse().unwrap(),
+            status: "idle".into(),
+            summary: None,
+            groups: vec![],
+            session_id: "s".into(),
+            connected_at: Timestamp::from_millis(0),
+            cwd: String::new(),
+            peer_role: if session == member { PeerRole::ControlPlane } else { PeerRole::Session },
+            hostname: None,
+            peer_type: None,
+            channel: None,
+            model: None,
+        }
+    }
+
+    fn roster() -> Roster {
+        Roster {
+            members: vec![member(0xaa, "Anna"), member(0xbb, "Ben"), member(0xcc, "carl")],
+            peers: vec![
+                peer(0xa1, 0xaa, "Anna"),
+                peer(0xa2, 0xaa, "anna-api"),
+                peer(0xa3, 0xaa, "anna-web"),
+                peer(0xaa, 0xaa, "Anna"),
+                peer(0xb1, 0xbb, "api"),
+                peer(0xc1, 0xcc, "api"),
+            ],
+        }
+    }
+
+    fn resolve(who: &str) -> Result<PublicKey, Unresolved> {
+        roster().resolve(who).map(|one| one.key)
+    }
+
+    #[test]
+    fn a_members_name_means_the_member_also_while_a_session_of_that_name_is_here() {
+        assert_eq!(resolve("Anna"), Ok(key(0xaa)));
+        assert_eq!(resolve(" anna "), Ok(key(0xaa)));
+        assert_eq!(resolve("Carl"), Ok(key(0xcc)));
+    }
+
+    #[test]
+    fn a_sessions_own_name_means_that_session() {
+        let one = roster().resolve("anna-api").unwrap();
+        assert_eq!((one.key, one.member_key), (key(0xa2), Some(key(0xaa))));
+    }
+
+    #[test]
+    fn a_connection_without_a_session_key_means_its_member_under_any_name() {
+        let mut roster = roster();
+        roster.peers.push(peer(0xbb, 0xbb, "ben-at-home"));
+        assert_eq!(roster.resolve("ben-at-home").unwrap().key, key(0xbb));
+    }
+
+    #[test]
+    fn a_session_cannot_take_over_a_members_name() {
+        let mut roster = roster();
+        roster.peers.push(peer(0xe1, 0xcc, "Ben"));
+        let Err(Unresolved::Ambiguous { candidates, .. }) = roster.resolve("Ben") else { panic!("not ambiguous") };
+        assert_eq!(candidates.iter().map(|one| one.key).collect::<Vec<_>>(), [key(0xbb), key(0xe1)]);
+    }
+
+    #[test]
+    fn an_ambiguous_name_lists_the_candidates() {
+        let text = resolve("api").unwrap_err().to_string();
+        assert_eq!(
+            text,
+            format!(
+                "\"api\" may mean 2 recipients, so nothing was done:\n  session {} api\n  session {} api",
+                key(0xb1),
+                key(0xc1)
+            )
+        );
+    }
+
+    #[test]
+    fn a_prefix_of_eight_names_a_key_and_a_shorter_one_nothing() {
+        assert_eq!(resolve("bbbbbbbb"), Ok(key(0xbb)));
+        assert_eq!(resolve("BBBBBBBBBB"), Ok(key(0xbb)));
+        assert!(matches!(resolve("bbbbbbb"), Err(Unresolved::Nobody { .. })));
+        let mut roster = roster();
+        roster.members.push(member(0xdd, "bbbbbbbb"));
+        assert!(
+            matches!(roster.resolve("bbbbbbbb"), Err(Unresolved::Ambiguous { .. })),
+            "a name that looks like a prefix"
+        );
+    }
+
+    #[test]
+    fn a_whole_key_needs_nobody_to_know_it() {
+        let one = roster().resolve(&key(0xee).to_string().to_uppercase()).unwrap();
+        assert_eq!(one, Addressee { key: key(0xee), member_key: None, name: None });
+        assert_eq!(resolve(&key(0xa3).to_string()), Ok(key(0xa3)));
+    }
+
+    #[test]
+    fn unknown_names_list_the_known_and_groups_are_refused() {
+        assert_eq!(
+            resolve("Dora").unwrap_err().to_string(),
+            "nobody is called \"Dora\"; there are: Anna, Ben, anna-api, anna-web, api, carl"
+        );
+        for who in ["*", "@all", "#topic"] {
+            assert_eq!(resolve(who), Err(Unresolved::NotOne(who.into())));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whoever_is_found_was_meant(who in "[a-cA-C0-9 -]{0,12}") {
+            if let Ok(one) = roster().resolve(&who) {
+                let named = one.name.is_some_and(|name| name.to_lowercase() == who.trim().to_lowercase());
+                prop_assert!(named || one.key.to_string().starts_with(&who.trim().to_lowercase()));
+            }
+        }
+    }
+}
