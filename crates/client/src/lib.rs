@@ -56,6 +56,6 @@ pub use mesh::{Creation, create};
 pub use message::{Draft, is_permanent};
 pub use message_id::client_message_id;
 pub use owner::OwnerKey;
-pub use place::{MAIL, here};
+pub use place::{MAIL, here, hostname};
 pub use receive::keep;
 pub use resolve::{Addressee, Roster, Unresolved};

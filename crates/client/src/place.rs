@@ -34,7 +34,7 @@ pub fn here(capability: &str) -> Result<Place> {
 }
 
 /// This machine's name, as far as it is one.
-pub(crate) fn hostname() -> Option<String> {
+pub fn hostname() -> Option<String> {
     let name = hostname::get().ok()?.into_string().ok()?;
     let name: String = one_line(&name).chars().take(MAX_NAME_CHARS).collect();
     (!name.is_empty()).then_some(name)

@@ -1,0 +1,39 @@
+//! `claudemesh create`
+
+use claudemesh_client::Creation;
+use serde_json::json;
+
+use crate::args::Create;
+use crate::context::Context;
+use crate::name::display_name;
+
+pub(crate) async fn run(context: &Context, asked: Create) -> anyhow::Result<()> {
+    let display_name = display_name(asked.named.name, &context.config()?)?;
+    let creation = Creation { slug: asked.slug, broker: asked.broker, display_name, token: asked.token };
+    warn_if_plain(context, &creation.broker);
+    let mesh = claudemesh_client::create(&context.home, &creation).await?;
+    let owner = context.home.owner_path(&mesh.mesh_id);
+    let value = json!({
+        "mesh": mesh.slug,
+        "meshId": mesh.mesh_id,
+        "memberId": mesh.member_id,
+        "brokerUrl": mesh.broker_url.ws(),
+        "pubkey": mesh.identity.public(),
+        "ownerKeyFile": owner,
+    });
+    context
+        .output
+        .data(&value, |output| format!("Created mesh {} as {}.", output.bold(&mesh.slug), creation.display_name))?;
+    context.output.notice(&format!("The owner's key is in {}; it signs invites, so keep a copy.", owner.display()));
+    context.output.notice("Next: claudemesh invite");
+    Ok(())
+}
+
+/// Messages are sealed either way; who talks to whom is not.
+pub(super) fn warn_if_plain(context: &Context, broker: &claudemesh_client::BrokerUrl) {
+    if !broker.is_tls() && !broker.is_loopback() {
+        let text =
+            "warning: the connection to this broker is not encrypted; others on the way can see who talks to whom";
+        context.output.notice(text);
+    }
+}

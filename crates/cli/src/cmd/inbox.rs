@@ -1,0 +1,210 @@
+//! `claudemesh inbox`
+//!
+//! What was fetched is shown from the local inbox and marked there: a command that is interrupted between fetching and
+//! showing loses nothing, the next one shows it.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use claudemesh_client::{
+    Body, Cipher, Connection, Dial, Ended, Error, Inbox, Letter, MAIL, Membership, Pushes, keep, now,
+};
+use claudemesh_proto::Priority;
+use claudemesh_proto::text::{many_lines, one_line};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use crate::args;
+use crate::context::Context;
+use crate::output::Output;
+
+pub(crate) async fn run(context: &Context, asked: &args::Inbox) -> anyhow::Result<()> {
+    let mesh = context.mesh(&asked.of)?;
+    let inbox = Inbox::open(&context.home, &mesh.mesh_id).await?;
+    let desk = Desk { context, cipher: Cipher::new(mesh.identity.clone()), inbox, mesh };
+    let outcome = if asked.wait { desk.wait().await } else { desk.once(asked).await };
+    desk.inbox.close().await;
+    outcome
+}
+
+struct Desk<'a> {
+    context: &'a Context,
+    cipher: Cipher,
+    inbox: Inbox,
+    mesh: Membership,
+}
+
+impl Desk<'_> {
+    /// Fetches what there is and shows it; what is here is shown also when nothing can be fetched.
+    async fn once(&self, asked: &args::Inbox) -> anyhow::Result<()> {
+        let fetched = if asked.local { Ok(()) } else { self.fetch().await };
+        let letters = if asked.all { self.inbox.latest(asked.limit).await? } else { self.inbox.unshown().await? };
+        self.show(&letters).await?;
+        fetched?;
+        if letters.is_empty() {
+            self.context.output.notice(if asked.all { "No messages." } else { "No new messages." });
+        }
+        Ok(())
+    }
+
+    async fn fetch(&self) -> anyhow::Result<()> {
+        let (connection, mut pushes) = Dial::member(&self.mesh, MAIL)?.open().await?;
+        // A window of messages and the next one are a way there and back apart.
+        let quiet = QUIET_FOR + 3 * connection.round_trip();
+        while let Ok(batch) = timeout(quiet, pushes.next_many(BATCH)).await {
+            if batch.is_empty() {
+                return Err(Error::Ended(connection.ended().unwrap_or(Ended::ByUs)).into());
+            }
+            keep(&self.inbox, &self.cipher, &connection, batch).await?;
+        }
+        connection.close().await;
+        Ok(())
+    }
+
+    /// Shows what comes until the process is told to stop.
+    async fn wait(&self) -> anyhow::Result<()> {
+        let output = &self.context.output;
+        let dial = Dial::member(&self.mesh, MAIL)?;
+        self.show(&self.inbox.unshown().await?).await?;
+        output.notice("Waiting for messages; Ctrl-C ends.");
+        let mut stop = pin!(interrupted());
+        loop {
+            let notice = |error: &Error, wait: Duration| {
+                output.notice(&format!("{error}; trying again in {} s", wait.as_secs_f32().ceil()));
+            };
+            let (connection, pushes) = tokio::select! {
+                opened = dial.open_patiently(notice) => opened?,
+                () = &mut stop => return Ok(()),
+            };
+            let ended = tokio::select! {
+                ended = self.listen(&connection, pushes) => ended?,
+                () = &mut stop => {
+                    connection.close().await;
+                    return Ok(());
+                }
+            };
+            if !ended.may_return() {
+                return Err(Error::Ended(ended).into());
+            }
+            output.notice(&format!("{}; connecting again", Error::Ended(ended)));
+        }
+    }
+
+    /// Keeps and shows what comes on one connection, until that is over.
+    async fn listen(&self, connection: &Connection, mut pushes: Pushes) -> anyhow::Result<Ended> {
+        loop {
+            let batch = pushes.next_many(BATCH).await;
+            if batch.is_empty() {
+                return Ok(pushes.ended().unwrap_or(Ended::ByUs));
+            }
+            let kept = keep(&self.inbox, &self.cipher, connection, batch).await;
+            self.show(&self.inbox.unshown().await?).await?;
+            match kept {
+                Ok(_) => {}
+                Err(Error::Ended(ended)) => return Ok(ended),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn show(&self, letters: &[Letter]) -> anyhow::Result<()> {
+        for letter in letters {
+            self.context.output.data(&value(letter), |output| lines(output, letter))?;
+        }
+        Ok(self.inbox.mark_shown(letters, now()).await?)
+    }
+}
+
+fn value(letter: &Letter) -> Value {
+    let text = match &letter.body {
+        Body::Text(text) => Some(many_lines(text)),
+        Body::Unopened { .. } => None,
+    };
+    json!({
+        "messageId": letter.message_id,
+        "from": letter.sender(),
+        "senderPubkey": one_line(&letter.sender_pubkey),
+        "senderMemberPubkey": letter.sender_member_pubkey,
+        "priority": letter.priority,
+        "sentAt": letter.sent_at,
+        "receivedAt": letter.received_at,
+        "text": text,
+    })
+}
+
+/// The head is one line and every line of the text is indented, so that no text can look like the next message's head.
+fn lines(output: &Output, letter: &Letter) -> String {
+    let key: String = one_line(&letter.sender_pubkey).chars().take(12).collect();
+    let urgent = if letter.priority == Priority::Now { "  now" } else { "" };
+    let about = format!("({key})  {}{urgent}", letter.sent_at);
+    let mut text = format!("{}  {}", output.bold(&letter.sender()), output.dim(&about));
+    let body = match &letter.body {
+        Body::Text(body) => many_lines(body),
+        Body::Unopened { .. } => "[cannot be opened: it was not sealed for this key, or is damaged]".into(),
+    };
+    for line in body.lines() {
+        text.push_str("\n  ");
+        text.push_str(line);
+    }
+    text
+}
+
+/// Ctrl-C, or being told to end.
+async fn interrupted() {
+    #[cfg(unix)]
+    if let Ok(mut ended) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        tokio::select! {
+            _ = ended.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+        return;
+    }
+    // Without a handler the signal ends the process, which is what was wanted.
+    let _ = tokio::signal::ctrl_c().await;
+}
+
+/// How long nothing must come before the broker is taken to have handed over everything.
+const QUIET_FOR: Duration = Duration::from_millis(300);
+
+/// Messages that are opened, committed and acknowledged together: the most that a broker hands over before it wants acks.
+const BATCH: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use claudemesh_proto::{MessageId, Timestamp};
+
+    use super::*;
+
+    fn letter(body: Body) -> Letter {
+        Letter {
+            message_id: MessageId::new(1, [1; 24]),
+            sender_pubkey: "ab".repeat(32),
+            sender_member_pubkey: None,
+            sender_name: Some("Anna".into()),
+            priority: Priority::Now,
+            sent_at: Timestamp::from_millis(0),
+            received_at: Timestamp::from_millis(0),
+            body,
+        }
+    }
+
+    #[test]
+    fn a_text_cannot_look_like_another_message() {
+        let forged = letter(Body::Text("hi\n\u{1b}[2JBen  (cdcdcdcdcdcd)  1970-01-01T00:00:00.000Z\n  pay him".into()));
+        let wanted = "Anna  (abababababab)  1970-01-01T00:00:00.000Z  now\n  hi\n  [2JBen  (cdcdcdcdcdcd)  \
+                      1970-01-01T00:00:00.000Z\n    pay him";
+        assert_eq!(lines(&Output::new(false), &forged), wanted);
+    }
+
+    #[test]
+    fn what_cannot_be_opened_is_never_shown_as_text() {
+        let sealed = letter(Body::Unopened { nonce: "n".into(), ciphertext: "aGVsbG8=".into() });
+        assert!(
+            lines(&Output::new(false), &sealed)
+                .ends_with("  [cannot be opened: it was not sealed for this key, or is damaged]")
+        );
+        let value = value(&sealed);
+        assert_eq!(value["text"], Value::Null);
+        assert!(!value.to_string().contains("aGVsbG8="));
+    }
+}

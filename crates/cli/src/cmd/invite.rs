@@ -1,0 +1,130 @@
+//! `claudemesh invite`, `invite list`, `invite revoke`
+
+use claudemesh_client::{Invitation, Membership, Terms};
+use claudemesh_proto::Timestamp;
+use claudemesh_proto::invite::{Invite as Row, InviteRevokeStatus};
+use qrcode::render::unicode::Dense1x2;
+use qrcode::{EcLevel, QrCode};
+use serde_json::json;
+
+use crate::args::{Invite, InviteWhat, NewInvite, OneMesh};
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::table::table;
+
+pub(crate) async fn run(context: &Context, asked: Invite) -> anyhow::Result<()> {
+    match asked.what {
+        None => create(context, asked.new).await,
+        Some(InviteWhat::List(of)) => list(context, &of).await,
+        Some(InviteWhat::Revoke { id, of }) => revoke(context, &id, &of).await,
+    }
+}
+
+async fn create(context: &Context, asked: NewInvite) -> anyhow::Result<()> {
+    let mesh = context.mesh(&asked.of)?;
+    let owner = context.home.owner_key(&mesh)?;
+    let broker = asked.broker.unwrap_or_else(|| mesh.broker_url.clone());
+    let terms = Terms { role: asked.role, max_uses: asked.uses, life: asked.expires, broker };
+    let token = owner.sign_invite(&mesh, &terms, claudemesh_client::now())?;
+    let line = context.line(&mesh).await?;
+    let invitation = line.connection().create_invite(&token, &terms).await?;
+    line.close().await;
+    show(context, &mesh, &terms, &invitation)
+}
+
+fn show(context: &Context, mesh: &Membership, terms: &Terms, invitation: &Invitation) -> anyhow::Result<()> {
+    let Invitation { created, url } = invitation;
+    let value = json!({
+        "id": created.id,
+        "url": url,
+        "role": created.role,
+        "maxUses": created.max_uses,
+        "expiresAt": created.expires_at,
+    });
+    context.output.data(&value, |_| url.clone())?;
+    if context.output.is_for_people() {
+        context.output.notice(&qr(url));
+    }
+    let uses = if created.max_uses == 1 { "once".into() } else { format!("{} times", created.max_uses) };
+    context.output.notice(&format!(
+        "Lets its holder into {} as {}, {uses}, until {}. Take it back: claudemesh invite revoke {}",
+        mesh.slug,
+        created.role.as_str(),
+        created.expires_at,
+        created.id
+    ));
+    if terms.broker.is_loopback() {
+        context.output.notice(
+            "The link points at this machine only; for others: claudemesh invite --broker ADDRESS-THEY-CAN-REACH",
+        );
+    }
+    Ok(())
+}
+
+async fn list(context: &Context, of: &OneMesh) -> anyhow::Result<()> {
+    let mesh = context.mesh(of)?;
+    let line = context.line(&mesh).await?;
+    let invites = line.connection().invites().await?;
+    line.close().await;
+    context.output.data(&json!({ "invites": invites }), |output| {
+        let now = claudemesh_client::now();
+        let row = |one: &Row| {
+            let used = format!("{}/{}", one.used_count, one.max_uses);
+            vec![one.id.to_string(), one.role.as_str().into(), used, one.expires_at.to_string(), state(one, now).into()]
+        };
+        let rows: Vec<_> = invites.iter().map(row).collect();
+        table(output, &["ID", "ROLE", "USED", "EXPIRES", "STATE"], &rows)
+    })
+}
+
+async fn revoke(context: &Context, id: &str, of: &OneMesh) -> anyhow::Result<()> {
+    let mesh = context.mesh(of)?;
+    let line = context.line(&mesh).await?;
+    let status = line.connection().revoke_invite(id).await?;
+    line.close().await;
+    match status {
+        InviteRevokeStatus::Revoked => {
+            let value = json!({ "id": id, "status": status });
+            context.output.data(&value, |_| "Revoked: nobody can use it any more.".into())
+        }
+        InviteRevokeStatus::NotFound => {
+            let text = format!("mesh \"{}\" has no invite {id}", mesh.slug);
+            Err(Failure { code: 5, text }.into())
+        }
+    }
+}
+
+fn state(invite: &Row, now: Timestamp) -> &'static str {
+    match invite.revoked_at {
+        Some(_) => "revoked",
+        None if invite.used_count >= invite.max_uses => "used up",
+        None if invite.expires_at < now => "expired",
+        None => "open",
+    }
+}
+
+/// The link as a picture of characters, where the terminal is wide enough for it.
+fn qr(url: &str) -> String {
+    let Ok(code) = QrCode::with_error_correction_level(url, EcLevel::L) else {
+        return "(the link is too long for a QR code)".into();
+    };
+    let columns = terminal_size::terminal_size().map_or(80, |(width, _)| usize::from(width.0));
+    let needed = code.width() + 8;
+    if columns < needed {
+        return format!("(for a QR code of the link, make the terminal {needed} columns wide)");
+    }
+    // Light modules drawn, dark ones left out: readable on the dark background that most terminals have.
+    code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_of_usual_length_fits_a_code() {
+        let url = format!("https://broker.example/join/{}", "A".repeat(750));
+        assert!(QrCode::with_error_correction_level(&url, EcLevel::L).is_ok());
+        assert!(qr("x").contains('█') || qr("x").contains("columns"));
+    }
+}

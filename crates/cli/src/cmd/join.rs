@@ -1,0 +1,40 @@
+//! `claudemesh join`
+
+use claudemesh_client::{Error, Invite, Joining};
+use serde_json::json;
+
+use super::create::warn_if_plain;
+use crate::args::Join;
+use crate::context::Context;
+use crate::name::display_name;
+
+pub(crate) async fn run(context: &Context, asked: Join) -> anyhow::Result<()> {
+    let config = context.config()?;
+    let here = config.meshes.iter().find(|mesh| mesh.slug == asked.link).cloned();
+    let joining = if let Some(mesh) = here {
+        Joining::Already(mesh)
+    } else {
+        let invite = Invite::read(&asked.link, claudemesh_client::now()).map_err(Error::from)?;
+        warn_if_plain(context, &invite.broker);
+        let name = display_name(asked.named.name, &config)?;
+        claudemesh_client::join(&context.home, &invite, &name).await?
+    };
+    let (mesh, status) = match &joining {
+        Joining::Joined(mesh) => (mesh, "joined"),
+        Joining::Already(mesh) => (mesh, "already"),
+    };
+    let value = json!({
+        "mesh": mesh.slug,
+        "meshId": mesh.mesh_id,
+        "memberId": mesh.member_id,
+        "brokerUrl": mesh.broker_url.ws(),
+        "pubkey": mesh.identity.public(),
+        "status": status,
+    });
+    context.output.data(&value, |output| match &joining {
+        Joining::Joined(mesh) => format!("Joined mesh {}.", output.bold(&mesh.slug)),
+        Joining::Already(mesh) => format!("Already a member of mesh {}.", output.bold(&mesh.slug)),
+    })?;
+    context.output.notice("Next: claudemesh members, claudemesh send NAME TEXT, claudemesh inbox");
+    Ok(())
+}

@@ -1,0 +1,28 @@
+//! `claudemesh leave`
+
+use serde_json::json;
+
+use crate::args::Leave;
+use crate::context::Context;
+use crate::failure::Failure;
+
+pub(crate) fn run(context: &Context, asked: &Leave) -> anyhow::Result<()> {
+    let config = context.config()?;
+    let mesh = config.mesh(Some(&asked.mesh))?;
+    let owner = context.home.owner_path(&mesh.mesh_id);
+    if owner.exists() && !asked.force {
+        let text = format!(
+            "the owner's key of mesh \"{}\" is here ({}); without the member key you can no longer make invites.\n\
+             try: claudemesh leave {} --force",
+            mesh.slug,
+            owner.display(),
+            mesh.slug
+        );
+        return Err(Failure { code: 7, text }.into());
+    }
+    context.home.remove(&mesh.mesh_id)?;
+    let value = json!({ "mesh": mesh.slug, "meshId": mesh.mesh_id, "status": "left" });
+    context.output.data(&value, |output| format!("Forgot mesh {} and its member key.", output.bold(&mesh.slug)))?;
+    context.output.notice("The broker still lists the member until an admin removes it. Received messages stay here.");
+    Ok(())
+}

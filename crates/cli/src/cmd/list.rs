@@ -1,0 +1,37 @@
+//! `claudemesh list`
+
+use claudemesh_client::Membership;
+use claudemesh_proto::text::one_line;
+use serde_json::{Value, json};
+
+use crate::context::Context;
+use crate::table::table;
+
+pub(crate) fn run(context: &Context) -> anyhow::Result<()> {
+    let meshes = context.config()?.meshes;
+    let owns = |mesh: &Membership| context.home.has_owner_key(&mesh.mesh_id);
+    let value = |mesh: &Membership| {
+        json!({
+            "mesh": mesh.slug,
+            "meshId": mesh.mesh_id,
+            "memberId": mesh.member_id,
+            "brokerUrl": mesh.broker_url.ws(),
+            "pubkey": mesh.identity.public(),
+            "joinedAt": mesh.joined_at,
+            "ownerKey": owns(mesh),
+        })
+    };
+    let values: Vec<Value> = meshes.iter().map(value).collect();
+    context.output.data(&json!({ "meshes": values }), |output| {
+        let row = |mesh: &Membership| {
+            let owner = if owns(mesh) { "here" } else { "-" };
+            vec![one_line(&mesh.slug), mesh.broker_url.ws(), owner.into(), mesh.mesh_id.to_string()]
+        };
+        let rows: Vec<_> = meshes.iter().map(row).collect();
+        if rows.is_empty() { String::new() } else { table(output, &["MESH", "BROKER", "OWNER KEY", "ID"], &rows) }
+    })?;
+    if meshes.is_empty() {
+        context.output.notice("No mesh yet. Create one: claudemesh create SLUG --broker URL, or claudemesh join LINK");
+    }
+    Ok(())
+}

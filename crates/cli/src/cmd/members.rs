@@ -1,0 +1,26 @@
+//! `claudemesh members`
+
+use claudemesh_proto::member::Member;
+use serde_json::json;
+
+use crate::args::OneMesh;
+use crate::context::Context;
+use crate::table::table;
+
+pub(crate) async fn run(context: &Context, of: &OneMesh) -> anyhow::Result<()> {
+    let mesh = context.mesh(of)?;
+    let line = context.line(&mesh).await?;
+    let members = line.connection().members().await?;
+    line.close().await;
+    context.output.data(&json!({ "members": members }), |output| {
+        let own = mesh.identity.public();
+        let row = |member: &Member| {
+            let key: String = member.pubkey.to_string().chars().take(12).collect();
+            let here = if member.online { "online" } else { "away" };
+            let you = if member.pubkey == own { "you" } else { "" };
+            vec![member.display_name.to_string(), member.role.as_str().into(), here.into(), key, you.into()]
+        };
+        let rows: Vec<_> = members.iter().map(row).collect();
+        table(output, &["NAME", "ROLE", "PRESENCE", "KEY", ""], &rows)
+    })
+}

@@ -1,0 +1,24 @@
+//! `claudemesh msg-status`
+
+use claudemesh_proto::message::Recipient;
+use claudemesh_proto::text::one_line;
+
+use crate::args::MsgStatus;
+use crate::context::Context;
+use crate::table::table;
+
+pub(crate) async fn run(context: &Context, asked: &MsgStatus) -> anyhow::Result<()> {
+    let mesh = context.mesh(&asked.of)?;
+    let line = context.line(&mesh).await?;
+    let status = line.connection().message_status(&asked.id).await?;
+    line.close().await;
+    context.output.data(&status, |output| {
+        let row = |recipient: &Recipient| {
+            let key: String = recipient.pubkey.to_string().chars().take(12).collect();
+            let at = status.delivered_at.map(|at| at.to_string()).unwrap_or_default();
+            vec![one_line(&recipient.name), key, recipient.state.as_str().into(), at]
+        };
+        let rows: Vec<_> = status.recipients.iter().map(row).collect();
+        table(output, &["RECIPIENT", "KEY", "STATE", "DELIVERED"], &rows)
+    })
+}

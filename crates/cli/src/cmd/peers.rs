@@ -1,0 +1,31 @@
+//! `claudemesh peers`
+
+use claudemesh_proto::presence::{Peer, PeerRole};
+use claudemesh_proto::text::one_line;
+use serde_json::json;
+
+use crate::args::OneMesh;
+use crate::context::Context;
+use crate::table::table;
+
+pub(crate) async fn run(context: &Context, of: &OneMesh) -> anyhow::Result<()> {
+    let mesh = context.mesh(of)?;
+    let line = context.line(&mesh).await?;
+    let peers = line.connection().peers().await?;
+    line.close().await;
+    context.output.data(&json!({ "peers": peers }), |output| {
+        let rows: Vec<_> = peers.iter().map(row).collect();
+        table(output, &["NAME", "STATUS", "KIND", "HOST", "KEY", "WORKING ON"], &rows)
+    })
+}
+
+fn row(peer: &Peer) -> Vec<String> {
+    let kind = match peer.peer_role {
+        PeerRole::Session => "session",
+        PeerRole::ControlPlane => peer.channel.as_deref().unwrap_or("-"),
+    };
+    let key: String = peer.pubkey.to_string().chars().take(12).collect();
+    let host = peer.hostname.as_deref().unwrap_or("-");
+    let summary = peer.summary.as_deref().unwrap_or_default();
+    vec![peer.display_name.to_string(), one_line(&peer.status), one_line(kind), one_line(host), key, one_line(summary)]
+}

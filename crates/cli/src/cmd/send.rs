@@ -1,0 +1,108 @@
+//! `claudemesh send`
+
+use std::io::{self, Read};
+use std::time::Duration;
+
+use claudemesh_client::{Addressee, Cipher, Connection, Draft, Roster};
+use claudemesh_proto::limits::MAX_MESSAGE_BYTES;
+use claudemesh_proto::message::{Recipient, RecipientStatus};
+use claudemesh_proto::{DeliveryState, MessageId};
+use serde_json::json;
+
+use crate::args::Send;
+use crate::context::Context;
+use crate::failure::Failure;
+
+pub(crate) async fn run(context: &Context, asked: Send) -> anyhow::Result<()> {
+    let mesh = context.mesh(&asked.of)?;
+    let text = text(&asked.text)?;
+    let mut line = context.line(&mesh).await?;
+    let to = Roster::fetch(line.connection()).await?.resolve(&asked.who)?;
+    let draft = Draft { to: &to.key, reference: &asked.who, priority: asked.priority, text: &text };
+    let send = Cipher::new(mesh.identity.clone()).compose(&draft)?;
+    let id = line.send(&send).await?;
+    let reached = reached(line.connection(), &id).await;
+    line.close().await;
+    report(context, &to, &id, reached.as_ref())
+}
+
+fn text(words: &[String]) -> anyhow::Result<String> {
+    let text = match words {
+        [only] if only == "-" => from_stdin()?,
+        words => words.join(" "),
+    };
+    if text.is_empty() { Err(Failure::bad_arguments("there is nothing to send: the text is empty")) } else { Ok(text) }
+}
+
+fn from_stdin() -> anyhow::Result<String> {
+    // One byte more than may be sent is enough to know that it is too much.
+    let limit = u64::try_from(MAX_MESSAGE_BYTES + 1)?;
+    let mut bytes = Vec::new();
+    io::stdin().lock().take(limit).read_to_end(&mut bytes)?;
+    if bytes.len() > MAX_MESSAGE_BYTES {
+        return Err(Failure::bad_arguments(format!("standard input holds more than {MAX_MESSAGE_BYTES} bytes")));
+    }
+    let text = String::from_utf8(bytes);
+    let text = text.map_err(|_| Failure::bad_arguments("standard input is not UTF-8 text"))?;
+    Ok(text.strip_suffix('\n').unwrap_or(&text).to_owned())
+}
+
+/// How far the message got in a moment. It is accepted whatever this finds, so not finding out fails nothing.
+async fn reached(connection: &Connection, id: &MessageId) -> Option<Recipient> {
+    let status = connection.await_delivery(id.as_str(), PATIENCE).await.ok()?;
+    status.recipients.into_iter().next()
+}
+
+fn report(context: &Context, to: &Addressee, id: &MessageId, reached: Option<&Recipient>) -> anyhow::Result<()> {
+    let name = to.name.clone().or_else(|| reached.map(|recipient| claudemesh_proto::text::one_line(&recipient.name)));
+    let name = name.filter(|name| !name.is_empty()).unwrap_or_else(|| to.to_string());
+    let state = reached.map_or(DeliveryState::Queued, |recipient| recipient.state);
+    let value = json!({
+        "messageId": id,
+        "to": { "name": to.name, "pubkey": to.key },
+        "state": state,
+        "status": reached.map(|recipient| recipient.status),
+    });
+    context.output.data(&value, |_| format!("{}  {id}  to {name}", state.as_str()))?;
+    if let Some(notice) = notice(&name, state, reached.map(|recipient| recipient.status)) {
+        context.output.notice(&notice);
+    }
+    Ok(())
+}
+
+fn notice(name: &str, state: DeliveryState, status: Option<RecipientStatus>) -> Option<String> {
+    match (state, status) {
+        (DeliveryState::Delivered, _) => None,
+        (DeliveryState::Expired | DeliveryState::Revoked, _) => Some(format!("{name} will not get it.")),
+        (DeliveryState::Held, _) => Some(format!("{name} is busy and gets it when free; --priority now interrupts.")),
+        (DeliveryState::Claimed, _) => Some(format!("{name} was handed it and has not confirmed yet.")),
+        (DeliveryState::Queued, Some(RecipientStatus::Disconnected)) => {
+            Some(format!("{name} is not connected; the broker keeps it until {name} comes, for 7 days."))
+        }
+        (DeliveryState::Queued, _) => {
+            Some(format!("{name} is not taking mail just now; the broker keeps it for 7 days."))
+        }
+    }
+}
+
+/// How long to look whether it arrives. Longer than any recipient that is listening needs, short enough to wait for.
+const PATIENCE: Duration = Duration::from_millis(1500);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recipient_that_does_not_drain_is_said_so() {
+        let away = notice("Ben", DeliveryState::Queued, Some(RecipientStatus::Disconnected)).unwrap();
+        assert_eq!(away, "Ben is not connected; the broker keeps it until Ben comes, for 7 days.");
+        assert_eq!(notice("Ben", DeliveryState::Delivered, Some(RecipientStatus::Delivered)), None);
+        assert!(notice("Ben", DeliveryState::Held, Some(RecipientStatus::Held)).unwrap().contains("busy"));
+    }
+
+    #[test]
+    fn words_are_joined_and_nothing_is_refused() {
+        assert_eq!(text(&["hello".into(), "there".into()]).unwrap(), "hello there");
+        assert!(text(&[String::new()]).is_err());
+    }
+}

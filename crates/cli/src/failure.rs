@@ -1,0 +1,135 @@
+//! How a command fails: what and why, what to try, and with which exit code.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use claudemesh_client::{Error, Kind, Unresolved};
+use claudemesh_proto::ErrorCode;
+
+pub(crate) const BAD_ARGUMENTS: u8 = 3;
+
+/// A failure that the library does not know, with its exit code.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub(crate) struct Failure {
+    pub(crate) code: u8,
+    pub(crate) text: String,
+}
+
+impl Failure {
+    pub(crate) fn bad_arguments(text: impl Into<String>) -> anyhow::Error {
+        Self { code: BAD_ARGUMENTS, text: text.into() }.into()
+    }
+}
+
+/// Prints the failure on standard error. A reader that closed our output is none.
+pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
+    if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
+        return ExitCode::SUCCESS;
+    }
+    // Nobody is left to tell when this fails too.
+    let _ = io::stderr().write_all(text(error).as_bytes());
+    code(error).into()
+}
+
+fn text(error: &anyhow::Error) -> String {
+    let mut text = format!("error: {error:#}\n");
+    if let Some(advice) = error.downcast_ref::<Error>().and_then(advice) {
+        let _ = writeln!(text, "try: {advice}");
+    }
+    text
+}
+
+fn code(error: &anyhow::Error) -> u8 {
+    if let Some(failure) = error.downcast_ref::<Failure>() {
+        return failure.code;
+    }
+    match error.downcast_ref::<Unresolved>() {
+        Some(Unresolved::Nobody { .. }) => return 5,
+        Some(_) => return BAD_ARGUMENTS,
+        None => {}
+    }
+    match error.downcast_ref::<Error>().map(Error::kind) {
+        Some(Kind::Auth) => 2,
+        Some(Kind::BadInput) => BAD_ARGUMENTS,
+        Some(Kind::Network) => 4,
+        Some(Kind::NotFound) => 5,
+        Some(Kind::Exists) => 6,
+        Some(Kind::Permission) => 7,
+        Some(Kind::Io) => 10,
+        None if error.downcast_ref::<io::Error>().is_some() => 10,
+        Some(Kind::Internal) | None => 8,
+    }
+}
+
+fn advice(error: &Error) -> Option<&'static str> {
+    Some(match error {
+        Error::WhichMesh { known } if known.is_empty() => FIRST_MESH,
+        Error::WhichMesh { .. } => "name one with --mesh SLUG",
+        Error::NoSuchMesh { known, .. } if known.is_empty() => FIRST_MESH,
+        Error::NoSuchMesh { .. } => "claudemesh list shows the meshes of this machine",
+        Error::NoOwnerKey { .. } => {
+            "invite from the machine on which the mesh was created, or copy that file here (chmod 600)"
+        }
+        Error::MeshKnown { .. } => "claudemesh list shows it; claudemesh leave SLUG forgets it",
+        Error::Unreachable { .. } => {
+            "check that the broker runs and that the address is right; http:// is without TLS, https:// with"
+        }
+        Error::TimedOut { .. } => "the broker may be overloaded, or something in between drops the connection",
+        Error::Refused { code: ErrorCode::TimestampSkew, .. } => {
+            "set this machine's clock; it is more than a minute off"
+        }
+        Error::Refused { code: ErrorCode::Unauthorized | ErrorCode::Revoked, .. } => {
+            "ask an admin of the mesh for a new invite; claudemesh leave SLUG forgets the old membership"
+        }
+        Error::HttpRefused { word, .. } => return advice_on_word(word),
+        _ => return None,
+    })
+}
+
+fn advice_on_word(word: &str) -> Option<&'static str> {
+    Some(match word {
+        "creation_not_allowed" => {
+            "pass the broker's setup token with --token; the broker printed it at its first start"
+        }
+        "slug_taken" => "choose another name",
+        "timestamp_skew" => "set this machine's clock; it is more than a minute off",
+        "invite_exhausted" | "invite_revoked" | "invite_expired" | "invite_not_found" => "ask for a new invite",
+        _ => return None,
+    })
+}
+
+const FIRST_MESH: &str = "claudemesh create SLUG --broker URL, or claudemesh join LINK";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_says_what_and_why_and_what_to_try() {
+        let error = anyhow::Error::from(Error::WhichMesh { known: vec!["one".into(), "two".into()] });
+        assert_eq!(text(&error), "error: which mesh? there are: one, two\ntry: name one with --mesh SLUG\n");
+        assert_eq!(code(&error), 3);
+    }
+
+    #[test]
+    fn exit_codes_follow_the_kind_of_failure() {
+        let refused = |code| Error::Refused { code, message: String::new() };
+        let cases: [(Error, u8); 8] = [
+            (refused(ErrorCode::Unauthorized), 2),
+            (refused(ErrorCode::InvalidArgument), 3),
+            (Error::TimedOut { what: "answer", seconds: 10 }, 4),
+            (refused(ErrorCode::NotFound), 5),
+            (Error::HttpRefused { status: 409, word: "slug_taken".into() }, 6),
+            (Error::HttpRefused { status: 403, word: "creation_not_allowed".into() }, 7),
+            (Error::Protocol(String::new()), 8),
+            (Error::NoHome, 10),
+        ];
+        for (error, wanted) in cases {
+            assert_eq!(code(&error.into()), wanted);
+        }
+        assert_eq!(code(&Unresolved::Nobody { who: String::new(), known: vec![] }.into()), 5);
+        assert_eq!(code(&Failure::bad_arguments("x")), 3);
+    }
+}

@@ -1,0 +1,43 @@
+//! `claudemesh`: the program of people and agents. Each verb is one file in `cmd`; what it does is in the client library, what
+//! it prints is here.
+//!
+//! Data goes to standard output, everything said about it to standard error. `--json` output is for programs and stable.
+
+mod args;
+mod cmd;
+mod context;
+mod failure;
+mod name;
+mod output;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use args::Arguments;
+use context::Context;
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let wanted = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            // Nothing is left to do when even this cannot be printed.
+            let _ = error.print();
+            return if wanted { ExitCode::SUCCESS } else { failure::BAD_ARGUMENTS.into() };
+        }
+    };
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failure::report(&error),
+    }
+}
+
+/// One thread is enough for one command, and starts faster than a pool of them.
+#[tokio::main(flavor = "current_thread")]
+async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let mut context = Context::new(arguments.json)?;
+    cmd::run(&mut context, arguments.verb).await
+}

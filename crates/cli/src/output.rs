@@ -1,0 +1,58 @@
+//! Printing: data on standard output as text or JSON, notices on standard error.
+
+use std::env;
+use std::io::{self, IsTerminal, Write};
+
+use serde::Serialize;
+
+/// Where data and notices go.
+pub(crate) struct Output {
+    notices: io::Stderr,
+    json: bool,
+    is_terminal: bool,
+    colour: bool,
+}
+
+impl Output {
+    pub(crate) fn new(json: bool) -> Self {
+        let is_terminal = io::stdout().is_terminal();
+        let plain = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
+        Self { notices: io::stderr(), json, is_terminal, colour: is_terminal && !plain && !dumb }
+    }
+
+    /// Prints `value` as one line of JSON, or `text` for people. Both end up on standard output whole and flushed.
+    pub(crate) fn data(&self, value: &impl Serialize, text: impl FnOnce(&Self) -> String) -> anyhow::Result<()> {
+        let mut text = if self.json { serde_json::to_string(value)? } else { text(self) };
+        if !text.is_empty() && !text.ends_with('\n') {
+            text.push('\n');
+        }
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(text.as_bytes())?;
+        stdout.flush()?;
+        Ok(())
+    }
+
+    /// Tells the person, not the program that reads the data.
+    pub(crate) fn notice(&self, text: &str) {
+        // Losing a notice must not fail the command.
+        let _ = writeln!(self.notices.lock(), "{text}");
+    }
+
+    /// Whether a person looks at the data.
+    pub(crate) fn is_for_people(&self) -> bool {
+        self.is_terminal && !self.json
+    }
+
+    pub(crate) fn bold(&self, text: &str) -> String {
+        self.style("1", text)
+    }
+
+    pub(crate) fn dim(&self, text: &str) -> String {
+        self.style("2", text)
+    }
+
+    fn style(&self, code: &str, text: &str) -> String {
+        if self.colour { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+    }
+}
