@@ -1,0 +1,17 @@
+//! The store against both of its databases: every case runs on SQLite and on PostgreSQL unless it is about one of them.
+//!
+//! PostgreSQL is found by `CLAUDEMESH_TEST_POSTGRES`, which `cargo xtask test` sets. Every case has a database of its own.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::missing_panics_doc,
+    reason = "a test says what it expects by failing"
+)]
+
+#[macro_use]
+mod ground;
+mod life;
+mod people;
