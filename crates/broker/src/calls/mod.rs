@@ -1,0 +1,41 @@
+//! What a client may ask: one file per capability. This match is the table of contents.
+
+pub(crate) mod invite;
+pub(crate) mod member;
+pub(crate) mod mesh;
+pub(crate) mod message;
+pub(crate) mod presence;
+
+use claudemesh_proto::{BrokerFrame, ClientFrame, DisplayName, ErrorCode, MemberId, MeshId, PublicKey};
+
+use crate::app::App;
+use crate::fault::Fault;
+use crate::hub::Seat;
+
+/// A connection that was admitted: who asks.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) seat: Seat,
+    pub(crate) mesh_id: MeshId,
+    pub(crate) member_id: MemberId,
+    pub(crate) member_pubkey: PublicKey,
+    /// The key that its messages are sealed with: the session's, else the member's.
+    pub(crate) sender_pubkey: PublicKey,
+    pub(crate) display_name: DisplayName,
+}
+
+/// Answers everything but `send` and `client_ack`, which a connection does not wait for.
+pub(crate) async fn answer(app: &App, live: &Live, frame: ClientFrame) -> Result<BrokerFrame, Fault> {
+    match frame {
+        ClientFrame::ListPeers(_) => Ok(presence::list(app, live)),
+        ClientFrame::MemberList(_) => member::list(app, live).await,
+        ClientFrame::MessageStatus(request) => message::status(app, live, request).await,
+        ClientFrame::InviteCreate(request) => invite::create(app, live, request).await,
+        ClientFrame::InviteList(_) => invite::list(app, live).await,
+        ClientFrame::InviteRevoke(request) => invite::revoke(app, live, request).await,
+        ClientFrame::Hello(_) | ClientFrame::SessionHello(_) => {
+            Err(Fault::invalid("this connection has said hello already"))
+        }
+        ClientFrame::Send(_) | ClientFrame::ClientAck(_) => Err(Fault::new(ErrorCode::NotSupported, "not a request")),
+    }
+}

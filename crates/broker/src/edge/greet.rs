@@ -1,0 +1,187 @@
+//! The time before hello: a stranger may say only that, and soon.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use claudemesh_proto::hello::{HelloAck, MemberProfile, MeshPolicy, QUIET};
+use claudemesh_proto::{Addressed, BrokerFrame, ClientFrame, ErrorCode, ErrorFrame, Peek, PresenceId};
+use claudemesh_store::{Admitted, Welcome};
+use tokio_util::sync::CancellationToken;
+
+use crate::app::App;
+use crate::calls::Live;
+use crate::edge::line::{Incoming, Line, Stuck};
+use crate::fault::Fault;
+use crate::hub::{Entered, LeaseKey, Presence};
+use crate::session::handshake::{Greeting, OpenedAs, Rejection, Verified, refusal};
+
+/// A connection that was let in.
+#[derive(Debug)]
+pub(crate) struct Greeted {
+    pub(crate) live: Live,
+    pub(crate) opened_as: OpenedAs,
+    /// The client waits for hello_ack before it can take a push, and does not say so.
+    pub(crate) needs_a_moment: bool,
+}
+
+/// How the time before hello ended.
+enum End {
+    Greeted(Box<Greeted>),
+    /// Say this, then close with that.
+    Refused(Option<ErrorFrame>, (u16, &'static str)),
+    /// The client left.
+    Left,
+    Broken,
+}
+
+/// Waits for a good handshake and answers it. `None` when there was none; the line is closed then.
+pub(crate) async fn greet(
+    app: &Arc<App>,
+    mut line: Line,
+    address: IpAddr,
+    stop: &CancellationToken,
+) -> Option<(Line, Box<Greeted>)> {
+    let end = tokio::select! {
+        end = until_hello(app, &mut line, address) => end,
+        () = tokio::time::sleep(app.settings.config.hello_timeout) => End::Refused(None, (1008, "hello timeout")),
+        () = stop.cancelled() => End::Refused(None, (1001, "shutting down")),
+    };
+    match end {
+        End::Greeted(greeted) => return Some((line, greeted)),
+        End::Refused(error, (code, reason)) => {
+            if let Some(error) = error {
+                let _ = line.feed(Addressed { frame: BrokerFrame::Error(error), request_id: None }.to_json()).await;
+            }
+            line.close(code, reason).await;
+        }
+        End::Left => line.finish().await,
+        End::Broken => {}
+    }
+    None
+}
+
+async fn until_hello(app: &Arc<App>, line: &mut Line, address: IpAddr) -> End {
+    loop {
+        let text = match line.next().await {
+            Incoming::Text(text) => text,
+            Incoming::NotText => "".into(),
+            Incoming::Alive => continue,
+            Incoming::Goodbye => return End::Left,
+            Incoming::Unreadable(code, reason) => return End::Refused(None, (code, reason)),
+            Incoming::Broken => return End::Broken,
+        };
+        let said = match read(&text) {
+            Ok(greeting) => admit(app, line, *greeting).await,
+            Err((fault, request_id)) => {
+                let frame = Addressed { frame: BrokerFrame::Error(fault.frame()), request_id };
+                say(line, &frame).await.map(|()| None)
+            }
+        };
+        match said {
+            Ok(None) => {}
+            Ok(Some(Ok(greeted))) => return End::Greeted(greeted),
+            Ok(Some(Err(rejection))) => {
+                app.metrics.rejected(rejection.reason);
+                app.limits.hello_failed(address, app.clock.now());
+                tracing::info!(code = rejection.code.as_str(), "a handshake was refused");
+                let error = ErrorFrame { code: rejection.code, message: rejection.message };
+                return End::Refused(Some(error), rejection.close);
+            }
+            Err(Stuck) => return End::Broken,
+        }
+    }
+}
+
+/// A handshake, or the error to answer with; the connection stays.
+fn read(text: &str) -> Result<Box<Greeting>, (Fault, Option<String>)> {
+    let peek = Peek::at(text).map_err(|_| (Fault::new(ErrorCode::Malformed, "invalid JSON"), None))?;
+    let request_id = peek.request_id;
+    let frame = peek.kind.as_deref().and_then(|kind| match kind {
+        "hello" | "session_hello" => ClientFrame::read(kind, text),
+        _ => None,
+    });
+    match frame {
+        Some(Ok(ClientFrame::Hello(hello))) => Ok(Box::new(Greeting::Member(hello))),
+        Some(Ok(ClientFrame::SessionHello(hello))) => Ok(Box::new(Greeting::Session(hello))),
+        Some(Err(bad_field)) => Err((Fault::invalid(bad_field.to_string()), request_id)),
+        _ => Err((Fault::new(ErrorCode::NoHello, "must send hello first"), request_id)),
+    }
+}
+
+type Answer = Option<Result<Box<Greeted>, Rejection>>;
+
+/// Checks a handshake, seats the connection and says hello_ack. A store that cannot answer is said, and leaves the client to try
+/// again.
+async fn admit(app: &Arc<App>, line: &mut Line, greeting: Greeting) -> Result<Answer, Stuck> {
+    let has_room = |greeting: &Greeting| match greeting.mesh_id().parse() {
+        Ok(mesh) => app.hub.has_room(&mesh, LeaseKey::named_in(greeting).as_ref()),
+        Err(_) => true,
+    };
+    let Verified { admission, place, opened_as } = match greeting.verify(app.clock.now(), has_room) {
+        Ok(verified) => verified,
+        Err(rejection) => return Ok(Some(Err(rejection))),
+    };
+    let admitted = match app.store.admit(admission.clone()).await.await {
+        Ok(admitted) => admitted,
+        Err(error) => {
+            let frame = Addressed { frame: BrokerFrame::Error(Fault::from(error).frame()), request_id: None };
+            return say(line, &frame).await.map(|()| None);
+        }
+    };
+    if let Some(rejection) = refusal(&admitted, opened_as) {
+        return Ok(Some(Err(rejection)));
+    }
+    let Admitted::Welcome(welcome) = admitted else { return Ok(Some(Err(Rejection::capacity()))) };
+    let Ok(random) = claudemesh_keys::random_bytes() else { return Ok(Some(Err(Rejection::capacity()))) };
+    let capabilities = place.capabilities.clone().unwrap_or_default();
+    let id = (PresenceId::from_random(random), app.clock.now());
+    let presence = Presence::new(id, &admission, &welcome, (place, opened_as));
+    let display_name = presence.peer.display_name.clone();
+    let sender_pubkey = presence.peer.pubkey;
+    let Some(Entered { seat, reattached }) = app.hub.enter(presence) else {
+        return Ok(Some(Err(Rejection::capacity())));
+    };
+    let live = Live {
+        seat,
+        mesh_id: admission.mesh_id,
+        member_id: welcome.member_id.clone(),
+        member_pubkey: admission.member_pubkey,
+        sender_pubkey,
+        display_name,
+    };
+    let needs_a_moment = capabilities.is_empty();
+    let ack = hello_ack(&live, *welcome, (opened_as, reattached), &capabilities);
+    say(line, &Addressed { frame: BrokerFrame::HelloAck(Box::new(ack)), request_id: None }).await?;
+    app.metrics.connected();
+    Ok(Some(Ok(Box::new(Greeted { live, opened_as, needs_a_moment }))))
+}
+
+fn hello_ack(
+    live: &Live,
+    welcome: Welcome,
+    (opened_as, reattached): (OpenedAs, bool),
+    capabilities: &[String],
+) -> HelloAck {
+    let is_session = opened_as == OpenedAs::Session;
+    let profile = MemberProfile {
+        role_tag: welcome.role_tag,
+        groups: welcome.default_groups,
+        message_mode: welcome.message_mode,
+    };
+    let last_seen_at = welcome.last_seen_at.filter(|_| !is_session && !reattached);
+    HelloAck {
+        presence_id: live.seat.presence_id().clone(),
+        member_display_name: live.display_name.clone(),
+        member_profile: (!(is_session && reattached)).then_some(profile),
+        mesh_policy: Some(MeshPolicy { self_editable: welcome.self_editable }),
+        restored: last_seen_at.map(|_| true),
+        last_seen_at,
+        services: (!is_session).then(Vec::new),
+        capabilities: capabilities.iter().filter(|word| *word == QUIET).cloned().collect(),
+    }
+}
+
+async fn say(line: &mut Line, frame: &Addressed<BrokerFrame>) -> Result<(), Stuck> {
+    line.feed(frame.to_json()).await?;
+    line.flush().await
+}

@@ -1,0 +1,123 @@
+//! A WebSocket as a line of texts: what comes in is sorted, what goes out has a deadline, and a Close is said properly.
+
+use std::time::Duration;
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncReadExt as _;
+use tokio::time::timeout;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
+
+/// How long the other side may take to answer a Close.
+const GOODBYE: Duration = Duration::from_secs(2);
+/// How much of what is still coming in is read away after a Close, so that the system does not reset the line before the Close
+/// has been read at the other end.
+const DISCARD_BYTES: usize = 32 << 20;
+
+/// One WebSocket.
+#[derive(Debug)]
+pub(crate) struct Line {
+    socket: WebSocketStream<TokioIo<Upgraded>>,
+    write_timeout: Duration,
+    is_dirty: bool,
+}
+
+/// What came in.
+#[derive(Debug)]
+pub(crate) enum Incoming {
+    /// A frame; binary ones are read as text too.
+    Text(Utf8Bytes),
+    /// A frame that is not text.
+    NotText,
+    /// A ping or pong, which is dealt with.
+    Alive,
+    /// The other side says goodbye.
+    Goodbye,
+    /// A frame beyond the limit, or bytes that are no WebSocket: the Close to answer with.
+    Unreadable(u16, &'static str),
+    /// The line is dead.
+    Broken,
+}
+
+/// The other side does not take what is written to it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stuck;
+
+impl Line {
+    pub(crate) fn new(socket: WebSocketStream<TokioIo<Upgraded>>, write_timeout: Duration) -> Self {
+        Self { socket, write_timeout, is_dirty: false }
+    }
+
+    /// The next thing that comes in. Dropping the future loses nothing.
+    pub(crate) async fn next(&mut self) -> Incoming {
+        match self.socket.next().await {
+            Some(Ok(Message::Text(text))) => Incoming::Text(text),
+            Some(Ok(Message::Binary(bytes))) => Utf8Bytes::try_from(bytes).map_or(Incoming::NotText, Incoming::Text),
+            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Incoming::Alive,
+            Some(Ok(Message::Close(_))) => Incoming::Goodbye,
+            Some(Err(Error::Capacity(_))) => Incoming::Unreadable(1009, "frame too large"),
+            Some(Err(Error::Utf8(_))) => Incoming::Unreadable(1007, "text is not UTF-8"),
+            Some(Err(Error::Protocol(_))) => Incoming::Unreadable(1002, "protocol error"),
+            Some(Err(_)) | None => Incoming::Broken,
+        }
+    }
+
+    /// Puts a text into the buffer; writes when the buffer is full.
+    pub(crate) async fn feed(&mut self, text: String) -> Result<(), Stuck> {
+        self.write(Message::Text(text.into())).await
+    }
+
+    pub(crate) async fn ping(&mut self) -> Result<(), Stuck> {
+        self.write(Message::Ping(bytes::Bytes::new())).await
+    }
+
+    /// Writes what is in the buffer.
+    pub(crate) async fn flush(&mut self) -> Result<(), Stuck> {
+        if !self.is_dirty {
+            return Ok(());
+        }
+        self.is_dirty = false;
+        within(self.write_timeout, self.socket.flush()).await
+    }
+
+    /// Says goodbye and waits a moment for the answer.
+    pub(crate) async fn close(mut self, code: u16, reason: &'static str) {
+        let frame = CloseFrame { code: CloseCode::from(code), reason: Utf8Bytes::from_static(reason) };
+        if within(GOODBYE, self.socket.send(Message::Close(Some(frame)))).await.is_ok() {
+            self.finish().await;
+        }
+    }
+
+    /// Lets the Close reach the other side, and reads away what is still coming.
+    pub(crate) async fn finish(mut self) {
+        let farewell = async {
+            while let Some(Ok(_)) = self.socket.next().await {}
+            let _ = self.socket.flush().await;
+            let mut scrap = [0; 4096];
+            let mut discarded = 0;
+            while let Ok(read @ 1..) = self.socket.get_mut().read(&mut scrap).await {
+                discarded += read;
+                if discarded > DISCARD_BYTES {
+                    return;
+                }
+            }
+        };
+        let _ = timeout(GOODBYE, Box::pin(farewell)).await;
+    }
+
+    async fn write(&mut self, message: Message) -> Result<(), Stuck> {
+        self.is_dirty = true;
+        within(self.write_timeout, self.socket.feed(message)).await
+    }
+}
+
+async fn within(deadline: Duration, write: impl Future<Output = Result<(), Error>>) -> Result<(), Stuck> {
+    match timeout(deadline, write).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(Stuck),
+    }
+}

@@ -1,0 +1,11 @@
+//! Bytes to requests and answers to bytes. Nothing is decided here.
+
+pub(crate) mod address;
+pub(crate) mod greet;
+pub(crate) mod health;
+pub(crate) mod limit;
+pub(crate) mod line;
+pub(crate) mod rest;
+pub(crate) mod server;
+pub(crate) mod upgrade;
+pub(crate) mod ws;

@@ -1,0 +1,110 @@
+//! HTTP routes that change something: read the body, ask `calls`, write the answer.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Path, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use claudemesh_proto::invite::{Join, Joined};
+use claudemesh_proto::mesh::{MeshCreate, MeshCreateError};
+use serde_json::json;
+
+use crate::calls;
+use crate::edge::address::Origin;
+use crate::edge::server::{Peer, Running};
+
+/// `POST /join`: an invite makes a member.
+pub(crate) async fn join(State(running): State<Arc<Running>>, request: Request) -> Response {
+    let refused = |status, error: &str| {
+        let body = Joined { ok: false, member_id: None, already_member: None, error: Some(error.to_owned()) };
+        (status, Json(body)).into_response()
+    };
+    let body = match body(&running, request.into_body()).await {
+        Ok(body) => body,
+        Err(too_large) => return too_large,
+    };
+    let join: Join = match serde_json::from_slice(&body) {
+        Ok(join) => join,
+        Err(error) => return refused(StatusCode::BAD_REQUEST, &format!("invalid body: {error}")),
+    };
+    match calls::invite::join(&running.app, join).await {
+        Ok(joined) => Json(joined).into_response(),
+        Err(fault) => refused(fault.status, fault.error),
+    }
+}
+
+/// `POST /v1/meshes`: a mesh whose owner keeps the key.
+pub(crate) async fn create_mesh(
+    State(running): State<Arc<Running>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    headers: HeaderMap,
+    request: Request,
+) -> Response {
+    let refused = |status, error: MeshCreateError| no_store((status, Json(json!({"error": error}))).into_response());
+    let origin = Origin::of(peer.0, &headers, &running.app.settings.config.trusted_proxies);
+    let body = match body(&running, request.into_body()).await {
+        Ok(body) => body,
+        Err(too_large) => return too_large,
+    };
+    if !calls::mesh::may_create(&running.app.settings, origin.is_local, bearer(&headers)) {
+        return refused(StatusCode::FORBIDDEN, MeshCreateError::CreationNotAllowed);
+    }
+    let Ok(request) = serde_json::from_slice::<MeshCreate>(&body) else {
+        return refused(StatusCode::BAD_REQUEST, MeshCreateError::Malformed);
+    };
+    match calls::mesh::create(&running.app, &request).await {
+        Ok(created) => no_store((StatusCode::CREATED, Json(created)).into_response()),
+        Err(calls::mesh::NotCreated::Refused(error)) => refused(status(error), error),
+        Err(calls::mesh::NotCreated::Unavailable) => {
+            no_store((StatusCode::SERVICE_UNAVAILABLE, Json(json!({"error": "unavailable"}))).into_response())
+        }
+    }
+}
+
+/// `GET /join/<token>`: what somebody sees who opens an invite in a browser. The token is not looked at.
+pub(crate) async fn invite_page(State(running): State<Arc<Running>>, Path(_): Path<String>) -> Response {
+    let broker = &running.app.settings.public_url;
+    let text = format!(
+        "This link is an invite to a claudemesh mesh on {broker}.\n\n\
+         Whoever has it can join, so keep it to yourself. To accept it, run:\n\n    claudemesh join <this link>\n"
+    );
+    no_store(text.into_response())
+}
+
+/// `GET /`.
+pub(crate) async fn front_page() -> &'static str {
+    "This is a claudemesh broker. Its health is at /health, its metrics are at /metrics.\n"
+}
+
+pub(crate) async fn not_found() -> Response {
+    (StatusCode::NOT_FOUND, "not found").into_response()
+}
+
+fn status(error: MeshCreateError) -> StatusCode {
+    match error {
+        MeshCreateError::Malformed | MeshCreateError::BadSignature | MeshCreateError::TimestampSkew => {
+            StatusCode::BAD_REQUEST
+        }
+        MeshCreateError::CreationNotAllowed => StatusCode::FORBIDDEN,
+        MeshCreateError::SlugTaken => StatusCode::CONFLICT,
+        MeshCreateError::InvalidSlug => StatusCode::UNPROCESSABLE_ENTITY,
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
+}
+
+async fn body(running: &Running, body: Body) -> Result<bytes::Bytes, Response> {
+    let limit = running.app.settings.config.max_message_bytes;
+    axum::body::to_bytes(body, limit).await.map_err(|_| {
+        (StatusCode::PAYLOAD_TOO_LARGE, Json(json!({"ok": false, "error": "payload too large"}))).into_response()
+    })
+}
+
+fn no_store(mut response: Response) -> Response {
+    response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
+    response
+}

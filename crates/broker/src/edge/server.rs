@@ -1,0 +1,109 @@
+//! The HTTP server: one task per connection, every one of them owned.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::connect_info::Connected;
+use axum::extract::{ConnectInfo, Request};
+use axum::routing::{get, post};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt as _;
+
+use crate::app::App;
+use crate::edge::{health, rest, upgrade};
+
+/// Largest head of a request.
+const MAX_HEAD_BYTES: usize = 16 << 10;
+/// How long a client may take to send the head of a request.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// A short rest when the system has no more file descriptors, instead of a busy loop.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A broker with its tasks.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) app: Arc<App>,
+    pub(crate) tasks: TaskTracker,
+    /// Cancelled once: stop accepting, finish, close.
+    pub(crate) stop: CancellationToken,
+}
+
+/// The address at the other end of the socket.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) SocketAddr);
+
+impl Connected<SocketAddr> for Peer {
+    fn connect_info(address: SocketAddr) -> Self {
+        Self(address)
+    }
+}
+
+/// Every route; the table of contents of what can be asked over HTTP.
+fn routes(running: Arc<Running>) -> Router {
+    Router::new()
+        .route("/ws", get(upgrade::upgrade))
+        .route("/join", post(rest::join))
+        .route("/v1/meshes", post(rest::create_mesh))
+        .route("/join/{token}", get(rest::invite_page))
+        .route("/health", get(health::health))
+        .route("/health/ready", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .route("/", get(rest::front_page))
+        .fallback(rest::not_found)
+        .with_state(running)
+}
+
+/// Accepts until told to stop. Connections under way go on; whoever runs the broker waits for them.
+pub(crate) async fn accept(listener: TcpListener, running: Arc<Running>) {
+    let routes = routes(Arc::clone(&running));
+    loop {
+        let accepted = tokio::select! {
+            () = running.stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let (routes, stop) = (routes.clone(), running.stop.clone());
+                running.tasks.spawn(serve(stream, peer, routes, stop));
+            }
+            Err(error) => {
+                tracing::warn!(error = %error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve(stream: TcpStream, peer: SocketAddr, routes: Router, stop: CancellationToken) {
+    // Small frames should not wait for more to come.
+    let _ = stream.set_nodelay(true);
+    let service = hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        let routes = routes.clone();
+        request.extensions_mut().insert(ConnectInfo(Peer(peer)));
+        async move {
+            let response = routes.oneshot(request.map(axum::body::Body::new) as Request).await;
+            response.map_err(|never: Infallible| match never {})
+        }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        // What breaks here is the client's line; there is nobody to tell.
+        _ = connection.as_mut() => {}
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! From an HTTP request to a WebSocket.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::header::{HOST, ORIGIN};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use claudemesh_proto::limits::MAX_FRAME_BYTES;
+use hyper_util::rt::TokioIo;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::server::create_response;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+
+use crate::edge::address::Origin;
+use crate::edge::server::{Peer, Running};
+use crate::edge::ws;
+
+/// `GET /ws`. Refusals are HTTP answers; once the protocol has switched, everything is said in frames.
+pub(crate) async fn upgrade(
+    State(running): State<Arc<Running>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    mut request: Request,
+) -> Response {
+    let app = &running.app;
+    let origin = Origin::of(peer.0, request.headers(), &app.settings.config.trusted_proxies);
+    if request.uri().query().is_some() {
+        return (StatusCode::NOT_FOUND, "not found").into_response();
+    }
+    if !is_allowed_origin(request.headers(), &app.settings) {
+        return (StatusCode::FORBIDDEN, "this origin may not open a WebSocket (BROKER_ALLOWED_ORIGINS)")
+            .into_response();
+    }
+    if !app.limits.may_greet(origin.address, app.clock.now()) {
+        app.metrics.rejected("rate_limit");
+        return (StatusCode::TOO_MANY_REQUESTS, "too many failed handshakes; try again in a minute").into_response();
+    }
+    let Some(stranger) = app.limits.let_in(origin.address) else {
+        app.metrics.rejected("rate_limit");
+        return (StatusCode::TOO_MANY_REQUESTS, "too many connections that have not said hello").into_response();
+    };
+    let on_upgrade = hyper::upgrade::on(&mut request);
+    let (head, _) = request.into_parts();
+    let response = match create_response(&axum::http::Request::from_parts(head, ())) {
+        Ok(response) => response.map(|()| Body::empty()),
+        Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
+    };
+    let config = websocket_config();
+    let connection = Arc::clone(&running);
+    running.tasks.spawn(async move {
+        // A client that went away between the two steps leaves nothing behind.
+        let Ok(upgraded) = on_upgrade.await else { return };
+        let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
+        ws::serve(connection, socket, (origin.address, stranger)).await;
+    });
+    response
+}
+
+/// Small buffers, because there are many connections and most of them are idle: the defaults cost 130 KiB each.
+fn websocket_config() -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(4096)
+        .write_buffer_size(4096)
+        .max_write_buffer_size(4 * MAX_FRAME_BYTES)
+        .max_message_size(Some(MAX_FRAME_BYTES))
+        .max_frame_size(Some(MAX_FRAME_BYTES))
+}
+
+/// Programs send no `Origin`; a page of another site does, and must not speak in the name of whoever looks at it.
+fn is_allowed_origin(headers: &HeaderMap, settings: &crate::app::Settings) -> bool {
+    let Some(origin) = headers.get(ORIGIN) else { return true };
+    let Ok(origin) = origin.to_str() else { return false };
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    // The same host is the broker's own page. A page that was led here under another name (DNS rebinding) brings that name as
+    // its host, so only loopback and the public URL's host count.
+    let own = |host: &str| settings.public_url.ends_with(&format!("//{host}")) || is_loopback_name(host);
+    let is_own = host.is_some_and(|host| own(host) && origin.split_once("//").is_some_and(|(_, name)| name == host));
+    is_own || origin == settings.public_url || settings.config.allowed_origins.iter().any(|allowed| allowed == origin)
+}
+
+fn is_loopback_name(host: &str) -> bool {
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    matches!(name, "localhost" | "127.0.0.1" | "[::1]")
+}

@@ -1,0 +1,163 @@
+//! Who is here, on this node. It carries no messages: it only knows whom to tell "look again".
+//!
+//! - [`Hub::enter`] seats a connection and gives back its [`Seat`]; leaving is dropping it.
+//! - A connection that breaks keeps its presence as a lease for the grace time; one that closes leaves at once.
+//! - [`Hub::ring`] wakes the one connection that a recipient's mail goes to.
+
+mod lease;
+mod presence;
+mod room;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use claudemesh_proto::presence::Peer;
+use claudemesh_proto::{MemberId, MeshId, PresenceId, PublicKey, Timestamp};
+use claudemesh_store::{Recipient, Ring};
+
+pub(crate) use lease::{Doorbell, LeaseKey, Parting, Seat};
+pub(crate) use presence::Presence;
+use room::Room;
+
+/// How many connections there may be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Capacity {
+    pub(crate) node: usize,
+    pub(crate) mesh: usize,
+    pub(crate) member: usize,
+}
+
+/// The presences of this node.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    rooms: Mutex<HashMap<MeshId, Room>>,
+    capacity: Capacity,
+    grace: Duration,
+}
+
+/// A connection was seated.
+#[derive(Debug)]
+pub(crate) struct Entered {
+    pub(crate) seat: Seat,
+    /// Whether it took up a lease: it is the same presence as before.
+    pub(crate) reattached: bool,
+}
+
+/// Which mail a connection takes now.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Takes {
+    pub(crate) member: bool,
+    pub(crate) session: Option<PublicKey>,
+}
+
+impl Hub {
+    pub(crate) fn new(capacity: Capacity, grace: Duration) -> Self {
+        Self { rooms: Mutex::default(), capacity, grace }
+    }
+
+    /// Whether one more connection fits the mesh and the node. A connection that takes up a lease or replaces another always does.
+    pub(crate) fn has_room(&self, mesh: &MeshId, lease: Option<&LeaseKey>) -> bool {
+        let rooms = self.rooms();
+        let replaces = |room: &Room| lease.is_some_and(|lease| room.holds(lease));
+        if rooms.get(mesh).is_some_and(replaces) {
+            return true;
+        }
+        let open: usize = rooms.values().map(Room::open).sum();
+        open < self.capacity.node && rooms.get(mesh).is_none_or(|room| room.open() < self.capacity.mesh)
+    }
+
+    /// Seats a connection; `None` when its member has as many open as it may.
+    ///
+    /// A connection with the same lease key gives way: a broken one silently, an open one is told `session_replaced`.
+    pub(crate) fn enter(self: &Arc<Self>, presence: Presence) -> Option<Entered> {
+        let mut rooms = self.rooms();
+        let room = rooms.entry(presence.mesh_id.clone()).or_default();
+        if !room.holds(&presence.lease) && room.open_of(&presence.member_id) >= self.capacity.member {
+            return None;
+        }
+        let mesh_id = presence.mesh_id.clone();
+        let (presence_id, connection, doorbell, reattached) = room.seat(presence);
+        let seat = Seat::new(Arc::clone(self), mesh_id, (presence_id, connection), doorbell);
+        Some(Entered { seat, reattached })
+    }
+
+    /// Wakes whoever takes the mail of each recipient.
+    pub(crate) fn ring(&self, rings: &[Ring]) {
+        let rooms = self.rooms();
+        for ring in rings {
+            if let Some(room) = rooms.get(&ring.mesh_id) {
+                room.ring(&ring.recipient, ring.from_start);
+            }
+        }
+    }
+
+    /// Which mail the connection takes now.
+    pub(crate) fn takes(&self, mesh: &MeshId, presence: &PresenceId) -> Takes {
+        self.rooms().get(mesh).map(|room| room.takes(presence)).unwrap_or_default()
+    }
+
+    /// Whether an open connection speaks for the session key.
+    pub(crate) fn is_session_open(&self, mesh: &MeshId, key: &PublicKey) -> bool {
+        self.rooms().get(mesh).is_some_and(|room| room.is_session_open(key))
+    }
+
+    /// Whether the member has an open connection.
+    pub(crate) fn is_member_online(&self, mesh: &MeshId, member: &MemberId) -> bool {
+        self.rooms().get(mesh).is_some_and(|room| room.open_of(member) > 0)
+    }
+
+    /// Whether an open connection of the member takes mail, other than this one.
+    pub(crate) fn has_other(&self, mesh: &MeshId, member: &MemberId, than: &PresenceId) -> bool {
+        self.rooms().get(mesh).is_some_and(|room| room.has_other(member, than))
+    }
+
+    /// Whether the recipient has an open connection that takes its mail.
+    pub(crate) fn is_draining(&self, mesh: &MeshId, recipient: &Recipient) -> bool {
+        self.rooms().get(mesh).is_some_and(|room| room.is_draining(recipient))
+    }
+
+    /// Every presence of the mesh as its members see it: sessions first, then by the time they connected.
+    pub(crate) fn peers(&self, mesh: &MeshId) -> Vec<Peer> {
+        self.rooms().get(mesh).map(Room::peers).unwrap_or_default()
+    }
+
+    /// How many connections are open.
+    pub(crate) fn open(&self) -> usize {
+        self.rooms().values().map(Room::open).sum()
+    }
+
+    /// Ends leases whose grace is over.
+    pub(crate) fn end_leases(&self, now: Timestamp) {
+        let before = now.minus(self.grace);
+        let mut rooms = self.rooms();
+        rooms.retain(|_, room| {
+            room.end_leases(before);
+            !room.is_empty()
+        });
+    }
+
+    /// Tells every connection to close, because the broker stops.
+    pub(crate) fn close_all(&self, with: (u16, &'static str)) {
+        self.rooms().values().for_each(|room| room.close_all(with));
+    }
+
+    /// Panics when the indexes disagree with the presences; for tests.
+    pub(crate) fn check_invariants(&self) {
+        self.rooms().values().for_each(Room::check_invariants);
+    }
+
+    fn leave(&self, mesh: &MeshId, seat: (&PresenceId, &PresenceId), parting: Parting, now: Option<Timestamp>) {
+        let mut rooms = self.rooms();
+        let Some(room) = rooms.get_mut(mesh) else { return };
+        room.leave(seat, parting, now);
+        if room.is_empty() {
+            rooms.remove(mesh);
+        }
+    }
+
+    /// A panic elsewhere while the lock was held leaves plain data, which every method repairs or replaces whole.
+    fn rooms(&self) -> MutexGuard<'_, HashMap<MeshId, Room>> {
+        self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

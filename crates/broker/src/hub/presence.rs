@@ -1,0 +1,121 @@
+//! What others see of a connection.
+
+use claudemesh_proto::hello::{Group, Place, QUIET};
+use claudemesh_proto::limits::{MAX_GROUPS, MAX_NAME_CHARS, MAX_PATH_BYTES};
+use claudemesh_proto::presence::{Peer, PeerRole};
+use claudemesh_proto::text::one_line;
+use claudemesh_proto::{DisplayName, MemberId, MeshId, PresenceId, Timestamp};
+use claudemesh_store::{Admission, SessionClaim, Welcome};
+
+use crate::hub::LeaseKey;
+use crate::session::handshake::{Greeting, OpenedAs};
+
+/// A connection that was admitted.
+#[derive(Debug, Clone)]
+pub(crate) struct Presence {
+    pub(crate) presence_id: PresenceId,
+    pub(crate) mesh_id: MeshId,
+    pub(crate) member_id: MemberId,
+    pub(crate) lease: LeaseKey,
+    pub(crate) opened_as: OpenedAs,
+    pub(crate) session: Option<SessionClaim>,
+    /// Whether it may take mail for that key: it proved it, or nobody ever did.
+    pub(crate) speaks_for_session: bool,
+    /// It wants no mail.
+    pub(crate) is_quiet: bool,
+    pub(crate) peer: Peer,
+}
+
+impl Presence {
+    /// Everything that the client says about itself is cut to its limit and cleaned here: it ends up in other people's terminals.
+    pub(crate) fn new(
+        (presence_id, now): (PresenceId, Timestamp),
+        admission: &Admission,
+        welcome: &Welcome,
+        (place, opened_as): (Place, OpenedAs),
+    ) -> Self {
+        let session = admission.session;
+        let lease = LeaseKey::of(&presence_id, admission, (&place, opened_as));
+        let capabilities = place.capabilities.unwrap_or_default();
+        let named = place.display_name.as_deref().and_then(|name| name.parse::<DisplayName>().ok());
+        let groups = place.groups.map_or_else(|| welcome.default_groups.clone(), clean_groups);
+        let peer = Peer {
+            pubkey: session.map_or(admission.member_pubkey, |session| session.pubkey),
+            member_pubkey: admission.member_pubkey,
+            display_name: named.unwrap_or_else(|| welcome.display_name.clone()),
+            status: "idle".into(),
+            summary: None,
+            groups,
+            session_id: name(&place.session_id),
+            connected_at: now,
+            cwd: cut(one_line(&place.cwd), MAX_PATH_BYTES),
+            peer_role: match opened_as {
+                OpenedAs::Member => PeerRole::ControlPlane,
+                OpenedAs::Session => PeerRole::Session,
+            },
+            hostname: place.hostname.as_deref().map(name),
+            peer_type: place.peer_type.as_deref().map(name),
+            channel: place.channel.as_deref().map(name),
+            model: place.model.as_deref().map(name),
+        };
+        Self {
+            presence_id,
+            mesh_id: admission.mesh_id.clone(),
+            member_id: welcome.member_id.clone(),
+            lease,
+            opened_as,
+            session,
+            speaks_for_session: session.is_some_and(|session| session.proven || !welcome.session_was_proven),
+            is_quiet: capabilities.iter().any(|word| word == QUIET),
+            peer,
+        }
+    }
+}
+
+impl LeaseKey {
+    fn of(presence_id: &PresenceId, admission: &Admission, (place, opened_as): (&Place, OpenedAs)) -> Self {
+        match (opened_as, admission.session) {
+            (OpenedAs::Session, Some(session)) => Self::Session(session.pubkey),
+            (OpenedAs::Member, Some(session)) => Self::MemberSession(admission.member_pubkey, session.pubkey),
+            (_, None) if place.session_id.is_empty() => Self::Anonymous(presence_id.clone()),
+            (_, None) => {
+                Self::Member(admission.member_pubkey, name(&place.session_id), place.hostname.as_deref().map(name))
+            }
+        }
+    }
+
+    /// The lease that a handshake would take up if it is true; nothing of it is proven yet.
+    pub(crate) fn named_in(greeting: &Greeting) -> Option<Self> {
+        match greeting {
+            Greeting::Session(hello) => hello.session_pubkey.parse().ok().map(Self::Session),
+            Greeting::Member(hello) => {
+                let member = hello.pubkey.parse().ok()?;
+                let place = &hello.place;
+                match hello.session_pubkey.as_deref().filter(|key| !key.is_empty()) {
+                    Some(session) => session.parse().ok().map(|session| Self::MemberSession(member, session)),
+                    None => Some(Self::Member(member, name(&place.session_id), place.hostname.as_deref().map(name))),
+                }
+            }
+        }
+    }
+}
+
+/// One line of at most 128 bytes: session ids and host names are longer than people's names.
+fn name(text: &str) -> String {
+    cut(one_line(text), 2 * MAX_NAME_CHARS)
+}
+
+fn cut(mut text: String, bytes: usize) -> String {
+    let end = (0..=bytes.min(text.len())).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+    text.truncate(end);
+    text
+}
+
+fn clean_groups(groups: Vec<Group>) -> Vec<Group> {
+    let clean = groups.into_iter().filter_map(|group| {
+        let name = one_line(&group.name);
+        let fits = (1..=MAX_NAME_CHARS).contains(&name.chars().count());
+        fits.then(|| Group { name, role: group.role.map(|role| cut(one_line(&role), MAX_NAME_CHARS)) })
+    });
+    clean.take(MAX_GROUPS).collect()
+}

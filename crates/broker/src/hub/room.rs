@@ -1,0 +1,268 @@
+//! The presences of one mesh, and who of them takes whose mail.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use claudemesh_proto::presence::{Peer, PeerRole};
+use claudemesh_proto::{MemberId, PresenceId, PublicKey, Timestamp};
+use claudemesh_store::Recipient;
+
+use crate::hub::{Doorbell, LeaseKey, Parting, Presence, Takes};
+use crate::session::handshake::OpenedAs;
+
+#[derive(Debug, Default)]
+pub(super) struct Room {
+    presences: HashMap<PresenceId, Occupant>,
+    leases: HashMap<LeaseKey, PresenceId>,
+    members: HashMap<MemberId, Vec<PresenceId>>,
+    sessions: HashMap<PublicKey, Vec<PresenceId>>,
+    /// Sockets that are open.
+    open: usize,
+    /// Counts entrances, to tell who has been connected longest.
+    entrances: u64,
+}
+
+#[derive(Debug)]
+struct Occupant {
+    presence: Presence,
+    entrance: u64,
+    line: Line,
+}
+
+#[derive(Debug)]
+enum Line {
+    Open {
+        connection: PresenceId,
+        doorbell: Arc<Doorbell>,
+    },
+    /// Since when.
+    Broken(Timestamp),
+}
+
+const REPLACED: (u16, &str) = (1000, "session_replaced");
+
+impl Occupant {
+    fn doorbell(&self) -> Option<&Doorbell> {
+        match &self.line {
+            Line::Open { doorbell, .. } => Some(doorbell),
+            Line::Broken(_) => None,
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        matches!(self.line, Line::Open { .. })
+    }
+
+    fn takes_mail(&self) -> bool {
+        self.is_open() && !self.presence.is_quiet
+    }
+
+    /// Whose turn it is to take the member's mail: a daemon first, then sessions, then a command that runs for a moment; among
+    /// equals whoever came first.
+    fn turn(&self) -> (u8, u64) {
+        let class = match (self.presence.opened_as, self.presence.session) {
+            (OpenedAs::Member, None) => 0,
+            (OpenedAs::Session, _) => 1,
+            (OpenedAs::Member, Some(_)) => 2,
+        };
+        (class, self.entrance)
+    }
+}
+
+impl Room {
+    pub(super) fn is_empty(&self) -> bool {
+        self.presences.is_empty()
+    }
+
+    /// Open sockets; leases in grace do not count.
+    pub(super) fn open(&self) -> usize {
+        self.open
+    }
+
+    pub(super) fn open_of(&self, member: &MemberId) -> usize {
+        self.of_member(member).filter(|occupant| occupant.is_open()).count()
+    }
+
+    pub(super) fn holds(&self, lease: &LeaseKey) -> bool {
+        self.leases.contains_key(lease)
+    }
+
+    pub(super) fn has_other(&self, member: &MemberId, than: &PresenceId) -> bool {
+        self.of_member(member).any(|occupant| occupant.takes_mail() && occupant.presence.presence_id != *than)
+    }
+
+    /// Seats a connection. A session takes up its lease whatever became of the old socket; a member's connection takes up a
+    /// broken one, and replaces an open one.
+    pub(super) fn seat(&mut self, mut presence: Presence) -> (PresenceId, PresenceId, Arc<Doorbell>, bool) {
+        let connection = presence.presence_id.clone();
+        let mut reattached = false;
+        if let Some(old) = self.leases.get(&presence.lease).cloned().and_then(|id| self.remove(&id)) {
+            if let Some(doorbell) = old.doorbell() {
+                doorbell.close(REPLACED);
+            }
+            let is_same_member = old.presence.member_id == presence.member_id;
+            reattached = is_same_member && (presence.opened_as == OpenedAs::Session || !old.is_open());
+            if reattached {
+                presence.presence_id = old.presence.presence_id;
+                presence.peer.connected_at = old.presence.peer.connected_at;
+            }
+        }
+        let doorbell = Arc::new(Doorbell::default());
+        let presence_id = presence.presence_id.clone();
+        self.entrances += 1;
+        self.open += 1;
+        self.leases.insert(presence.lease.clone(), presence_id.clone());
+        self.members.entry(presence.member_id.clone()).or_default().push(presence_id.clone());
+        if let Some(session) = presence.session {
+            self.sessions.entry(session.pubkey).or_default().push(presence_id.clone());
+        }
+        let line = Line::Open { connection: connection.clone(), doorbell: Arc::clone(&doorbell) };
+        self.presences.insert(presence_id.clone(), Occupant { presence, entrance: self.entrances, line });
+        (presence_id, connection, doorbell, reattached)
+    }
+
+    /// A connection ended. One that was replaced in the meantime has no seat to give back.
+    pub(super) fn leave(
+        &mut self,
+        (presence_id, connection): (&PresenceId, &PresenceId),
+        parting: Parting,
+        now: Option<Timestamp>,
+    ) {
+        let Some(occupant) = self.presences.get_mut(presence_id) else { return };
+        if !matches!(&occupant.line, Line::Open { connection: seated, .. } if seated == connection) {
+            return;
+        }
+        let (member, session) = (occupant.presence.member_id.clone(), occupant.presence.session);
+        match (parting, now) {
+            (Parting::Broken, Some(now)) => {
+                occupant.line = Line::Broken(now);
+                self.open -= 1;
+            }
+            _ => drop(self.remove(presence_id)),
+        }
+        // Whoever is next in turn has not been told of what came for this one.
+        self.ring(&Recipient::Member(member), true);
+        if let Some(session) = session {
+            self.ring(&Recipient::Session(session.pubkey), true);
+        }
+    }
+
+    pub(super) fn ring(&self, recipient: &Recipient, from_start: bool) {
+        match recipient {
+            Recipient::Member(member) => {
+                if let Some(doorbell) = self.claimant(member).and_then(Occupant::doorbell) {
+                    doorbell.ring(from_start);
+                }
+            }
+            Recipient::Session(key) => {
+                if let Some(doorbell) = self.session_claimant(key).and_then(Occupant::doorbell) {
+                    doorbell.ring(from_start);
+                }
+            }
+        }
+    }
+
+    pub(super) fn takes(&self, presence: &PresenceId) -> Takes {
+        let Some(occupant) = self.presences.get(presence) else { return Takes::default() };
+        let is_me = |claimant: Option<&Occupant>| claimant.is_some_and(|it| it.presence.presence_id == *presence);
+        let session = occupant.presence.session.map(|session| session.pubkey);
+        Takes {
+            member: is_me(self.claimant(&occupant.presence.member_id)),
+            session: session.filter(|key| is_me(self.session_claimant(key))),
+        }
+    }
+
+    pub(super) fn is_session_open(&self, key: &PublicKey) -> bool {
+        self.of_session(key).any(|occupant| occupant.is_open() && occupant.presence.speaks_for_session)
+    }
+
+    pub(super) fn is_draining(&self, recipient: &Recipient) -> bool {
+        match recipient {
+            Recipient::Member(member) => self.claimant(member).is_some(),
+            Recipient::Session(key) => self.session_claimant(key).is_some(),
+        }
+    }
+
+    pub(super) fn peers(&self) -> Vec<Peer> {
+        let mut occupants: Vec<&Occupant> = self.presences.values().collect();
+        occupants.sort_by_key(|occupant| {
+            let peer = &occupant.presence.peer;
+            (peer.peer_role == PeerRole::ControlPlane, peer.connected_at, occupant.entrance)
+        });
+        occupants.into_iter().map(|occupant| occupant.presence.peer.clone()).collect()
+    }
+
+    pub(super) fn end_leases(&mut self, before: Timestamp) {
+        let over = |occupant: &Occupant| matches!(occupant.line, Line::Broken(since) if since <= before);
+        let ended: Vec<PresenceId> =
+            self.presences.iter().filter(|(_, occupant)| over(occupant)).map(|(id, _)| id.clone()).collect();
+        for presence_id in ended {
+            self.remove(&presence_id);
+        }
+    }
+
+    pub(super) fn close_all(&self, with: (u16, &'static str)) {
+        self.presences.values().filter_map(Occupant::doorbell).for_each(|doorbell| doorbell.close(with));
+    }
+
+    pub(super) fn check_invariants(&self) {
+        let open = self.presences.values().filter(|occupant| occupant.is_open()).count();
+        assert_eq!(self.open, open, "open sockets are counted");
+        assert_eq!(self.leases.len(), self.presences.len(), "one lease per presence");
+        let listed =
+            |index: usize| assert_eq!(index, self.presences.len(), "every presence is listed under its member");
+        listed(self.members.values().map(Vec::len).sum());
+        for (lease, presence_id) in &self.leases {
+            let occupant = self.presences.get(presence_id);
+            assert!(occupant.is_some_and(|it| it.presence.lease == *lease), "a lease names its presence");
+        }
+        for (key, presence_ids) in &self.sessions {
+            assert!(!presence_ids.is_empty(), "no empty index entry");
+            let speaks = |id: &PresenceId| {
+                let session = self.presences.get(id).and_then(|occupant| occupant.presence.session);
+                session.is_some_and(|session| session.pubkey == *key)
+            };
+            assert!(presence_ids.iter().all(speaks), "a session key names presences that speak for it");
+        }
+    }
+
+    fn remove(&mut self, presence_id: &PresenceId) -> Option<Occupant> {
+        let occupant = self.presences.remove(presence_id)?;
+        self.open -= usize::from(occupant.is_open());
+        self.leases.remove(&occupant.presence.lease);
+        unlist(&mut self.members, &occupant.presence.member_id, presence_id);
+        if let Some(session) = occupant.presence.session {
+            unlist(&mut self.sessions, &session.pubkey, presence_id);
+        }
+        Some(occupant)
+    }
+
+    /// The one connection that takes the member's mail.
+    fn claimant(&self, member: &MemberId) -> Option<&Occupant> {
+        self.of_member(member).filter(|occupant| occupant.takes_mail()).min_by_key(|occupant| occupant.turn())
+    }
+
+    /// The one connection that takes mail for a session key: who has proven it, else who names it.
+    fn session_claimant(&self, key: &PublicKey) -> Option<&Occupant> {
+        self.of_session(key)
+            .filter(|occupant| occupant.takes_mail() && occupant.presence.speaks_for_session)
+            .min_by_key(|occupant| occupant.turn())
+    }
+
+    fn of_member(&self, member: &MemberId) -> impl Iterator<Item = &Occupant> {
+        self.members.get(member).into_iter().flatten().filter_map(|id| self.presences.get(id))
+    }
+
+    fn of_session(&self, key: &PublicKey) -> impl Iterator<Item = &Occupant> {
+        self.sessions.get(key).into_iter().flatten().filter_map(|id| self.presences.get(id))
+    }
+}
+
+fn unlist<K: std::hash::Hash + Eq>(index: &mut HashMap<K, Vec<PresenceId>>, key: &K, presence_id: &PresenceId) {
+    if let Some(listed) = index.get_mut(key) {
+        listed.retain(|id| id != presence_id);
+        if listed.is_empty() {
+            index.remove(key);
+        }
+    }
+}

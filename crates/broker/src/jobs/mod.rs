@@ -1,0 +1,3 @@
+//! What happens on its own.
+
+pub(crate) mod sweep;

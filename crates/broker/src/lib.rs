@@ -1,0 +1,143 @@
+//! The broker: routes ciphertext, keeps it until it is delivered, knows who is here. It must not be able to open a message: it
+//! has no member's secret key, and no code of ours that opens one is in its tree.
+//!
+//! - `edge`: bytes to requests, answers to bytes.
+//! - `session`: one connection as plain values.
+//! - `hub`: who is here; it rings, and carries nothing.
+//! - `calls`: what a client may ask, one file per capability.
+//! - `jobs`: what happens on its own.
+//!
+//! # Stopping
+//!
+//! 1. Nothing new is accepted. 2. Every connection answers what it was asked, and closes with 1001. 3. The journal writes what it
+//! has taken. 4. The database is closed. What takes longer than 8 s is cut off; nothing that was acknowledged depends on it.
+
+mod app;
+mod calls;
+mod config;
+mod edge;
+mod fault;
+mod hub;
+mod jobs;
+mod metrics;
+mod session;
+mod token;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use claudemesh_store::{Clock, DatabaseUrl, Options, Ring, Store};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use config::{Config, MeshCreation};
+pub use token::{SetupToken, setup_token};
+
+use app::{App, Settings};
+use edge::limit::{Limits, Rate};
+use edge::server::{self, Running};
+use hub::{Capacity, Hub};
+
+/// How long connections may take to close once the broker stops.
+const STOP_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// A broker that listens.
+#[derive(Debug)]
+pub struct Broker {
+    running: Arc<Running>,
+    /// Where it is reached, without a slash at the end.
+    pub public_url: String,
+    /// Whether this start made the setup token.
+    pub new_setup_token: Option<String>,
+}
+
+impl Broker {
+    /// Opens the database and starts to serve `listener`.
+    ///
+    /// # Errors
+    /// When the data directory, the setup token or the database cannot be used.
+    pub async fn start(config: Config, listener: TcpListener, clock: Clock) -> anyhow::Result<Self> {
+        let data_dir = config.data_dir()?;
+        let token = setup_token(&data_dir)?;
+        let address = listener.local_addr().context("the listener has no address")?;
+        let public_url = config.public_url.clone().unwrap_or_else(|| format!("http://{address}"));
+        let hub = Arc::new(Hub::new(capacity(&config), config.grace));
+        let bell = Arc::clone(&hub);
+        let store = Store::open(Options {
+            url: config.database_url.clone().unwrap_or_else(|| DatabaseUrl::Sqlite(data_dir.join("broker.db"))),
+            node: node_name(&data_dir)?,
+            message_ttl: Duration::from_hours(24) * config.message_ttl_days,
+            clock: clock.clone(),
+            bell: Arc::new(move |rings: &[Ring]| bell.ring(rings)),
+        });
+        let store = store.await?;
+        let settings = Settings {
+            mesh_creation: config.mesh_creation(),
+            setup_token: token.text.clone(),
+            public_url: public_url.clone(),
+            started_at: clock.instant(),
+            git_sha: option_env!("GIT_SHA").unwrap_or("unknown").to_owned(),
+            config,
+        };
+        let limits = limits(&settings.config);
+        let app = Arc::new(App { store, hub, clock, limits, metrics: metrics::Metrics::default(), settings });
+        let running = Arc::new(Running { app, tasks: TaskTracker::new(), stop: CancellationToken::new() });
+        running.tasks.spawn(server::accept(listener, Arc::clone(&running)));
+        running.tasks.spawn(jobs::sweep::run(Arc::clone(&running)));
+        let new_setup_token = token.is_new.then_some(token.text);
+        Ok(Self { running, public_url, new_setup_token })
+    }
+
+    /// Resolves with the reason when the process has to start again: a sync failed, and only a fresh look tells what is on disk.
+    pub async fn failed(&self) -> String {
+        self.running.app.store.failed().await
+    }
+
+    /// Who may make meshes here.
+    pub fn mesh_creation(&self) -> MeshCreation {
+        self.running.app.settings.mesh_creation
+    }
+
+    /// Stops in the order written above; whether everything ended by itself.
+    pub async fn stop(self) -> bool {
+        let running = self.running;
+        running.stop.cancel();
+        running.app.hub.close_all((1001, "shutting down"));
+        running.tasks.close();
+        let ended = tokio::time::timeout(STOP_TIMEOUT, running.tasks.wait()).await.is_ok();
+        running.app.hub.check_invariants();
+        let is_empty = running.app.hub.open() == 0;
+        running.app.store.clone().close().await;
+        ended && is_empty
+    }
+}
+
+fn capacity(config: &Config) -> Capacity {
+    Capacity {
+        node: config.max_connections,
+        mesh: config.max_connections_per_mesh,
+        member: config.max_connections_per_member,
+    }
+}
+
+fn limits(config: &Config) -> Limits {
+    let sends = Rate { per_minute: config.send_rate_per_min, burst: config.send_burst };
+    let failed_hellos = Rate { per_minute: config.failed_hellos_per_min, burst: config.failed_hellos_per_min };
+    Limits::new(sends, failed_hellos, config.max_unauthenticated_per_address)
+}
+
+/// A name that no other broker has: random, made once, kept in the data directory.
+fn node_name(data_dir: &std::path::Path) -> anyhow::Result<String> {
+    let path = data_dir.join("node-name");
+    let why = || format!("cannot use {}", path.display());
+    match std::fs::read_to_string(&path) {
+        Ok(name) if !name.trim().is_empty() => Ok(name.trim().to_owned()),
+        Ok(_) | Err(_) => {
+            let name = claudemesh_proto::PresenceId::from_random(claudemesh_keys::random_bytes()?).to_string();
+            std::fs::write(&path, &name).with_context(why)?;
+            Ok(name)
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Counters, in the text format of Prometheus. Labels are from fixed lists: nothing of a mesh is ever one (D8).
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use claudemesh_proto::Priority;
+use claudemesh_store::Meters;
+
+/// Why a connection was refused, as the `reason` label says it.
+const REJECTIONS: [&str; 19] = [
+    "attestation_bad_signature",
+    "attestation_expired",
+    "attestation_malformed",
+    "attestation_mismatch",
+    "attestation_ttl_too_long",
+    "bad_parent_pubkey",
+    "bad_session_pubkey",
+    "bad_signature",
+    "capacity",
+    "malformed",
+    "parent_member_id_mismatch",
+    "rate_limit",
+    "replayed",
+    "revoked",
+    "session_bad_signature",
+    "session_malformed",
+    "session_timestamp_skew",
+    "timestamp_skew",
+    "unauthorized",
+];
+const PRIORITIES: [&str; 3] = ["low", "next", "now"];
+
+/// Why a message was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    RateLimit,
+    TooLarge,
+    NoRecipient,
+    QueueFull,
+    Invalid,
+    Unavailable,
+}
+
+const REFUSALS: [&str; 6] =
+    ["rate_limit", "too_large", "no_recipient", "queue_full", "parse_or_handler", "unavailable"];
+
+/// What the broker has done so far.
+#[derive(Debug, Default)]
+pub(crate) struct Metrics {
+    connections: AtomicU64,
+    rejected: [AtomicU64; REJECTIONS.len()],
+    routed: [AtomicU64; PRIORITIES.len()],
+    refused: [AtomicU64; REFUSALS.len()],
+    pushed: AtomicU64,
+    delivered: AtomicU64,
+}
+
+/// What is read when somebody asks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Gauges {
+    pub(crate) connections_active: usize,
+    pub(crate) queue_depth: i64,
+    pub(crate) is_db_healthy: bool,
+}
+
+impl Metrics {
+    pub(crate) fn connected(&self) {
+        add(&self.connections);
+    }
+
+    pub(crate) fn rejected(&self, reason: &str) {
+        REJECTIONS.iter().zip(&self.rejected).filter(|(label, _)| **label == reason).for_each(|(_, count)| add(count));
+    }
+
+    pub(crate) fn routed(&self, priority: Priority) {
+        let label = priority.as_str();
+        PRIORITIES.iter().zip(&self.routed).filter(|(word, _)| **word == label).for_each(|(_, count)| add(count));
+    }
+
+    pub(crate) fn refused(&self, why: Refused) {
+        let index = match why {
+            Refused::RateLimit => 0,
+            Refused::TooLarge => 1,
+            Refused::NoRecipient => 2,
+            Refused::QueueFull => 3,
+            Refused::Invalid => 4,
+            Refused::Unavailable => 5,
+        };
+        self.refused.get(index).into_iter().for_each(add);
+    }
+
+    pub(crate) fn pushed(&self) {
+        add(&self.pushed);
+    }
+
+    pub(crate) fn delivered(&self) {
+        add(&self.delivered);
+    }
+
+    /// The page that `/metrics` answers.
+    pub(crate) fn render(&self, gauges: Gauges, journal: &Meters) -> String {
+        let mut page = Page::default();
+        page.counter("broker_connections_total", "Connections admitted", read(&self.connections));
+        page.labelled(
+            "broker_connections_rejected_total",
+            "Handshakes refused",
+            "reason",
+            REJECTIONS.iter().zip(&self.rejected),
+        );
+        page.labelled(
+            "broker_messages_routed_total",
+            "Messages accepted",
+            "priority",
+            PRIORITIES.iter().zip(&self.routed),
+        );
+        page.labelled(
+            "broker_messages_rejected_total",
+            "Messages refused",
+            "reason",
+            REFUSALS.iter().zip(&self.refused),
+        );
+        page.counter(
+            "broker_messages_pushed_total",
+            "Messages handed to a connection, redeliveries included",
+            read(&self.pushed),
+        );
+        page.counter("broker_messages_acknowledged_total", "Acknowledgements received", read(&self.delivered));
+        page.gauge(
+            "broker_connections_active",
+            "Open connections",
+            u64::try_from(gauges.connections_active).unwrap_or(0),
+        );
+        page.gauge("broker_queue_depth", "Deliveries waiting", u64::try_from(gauges.queue_depth).unwrap_or(0));
+        page.gauge("broker_db_healthy", "Whether the database answers", u64::from(gauges.is_db_healthy));
+        page.counter("broker_journal_batches_total", "Transactions of the journal", read(&journal.batches));
+        page.counter("broker_journal_requests_total", "Requests in them", read(&journal.requests));
+        page.counter("broker_journal_commit_microseconds_total", "Time spent in them", read(&journal.commit_micros));
+        page.counter("broker_journal_refused_total", "Requests that the database refused", read(&journal.refused));
+        page.counter(
+            "broker_journal_unavailable_total",
+            "Batches that the database could not take",
+            read(&journal.unavailable),
+        );
+        page.gauge("broker_wal_bytes", "Size of the SQLite WAL", read(&journal.wal_bytes));
+        page.gauge(
+            "broker_wal_longest_pause_microseconds",
+            "Longest pause for a full checkpoint",
+            read(&journal.longest_pause_micros),
+        );
+        page.0
+    }
+}
+
+#[derive(Default)]
+struct Page(String);
+
+impl Page {
+    fn counter(&mut self, name: &str, help: &str, value: u64) {
+        self.head(name, help, "counter");
+        self.line(name, "", value);
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: u64) {
+        self.head(name, help, "gauge");
+        self.line(name, "", value);
+    }
+
+    /// A counter that was never touched is one line `name 0`, without a label.
+    fn labelled<'a>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: impl Iterator<Item = (&'a &'a str, &'a AtomicU64)>,
+    ) {
+        self.head(name, help, "counter");
+        let touched: Vec<_> = values.map(|(word, value)| (word, read(value))).filter(|(_, value)| *value > 0).collect();
+        if touched.is_empty() {
+            self.line(name, "", 0);
+        }
+        for (word, value) in touched {
+            self.line(name, &format!("{{{label}=\"{word}\"}}"), value);
+        }
+    }
+
+    fn head(&mut self, name: &str, help: &str, kind: &str) {
+        // Writing to a String cannot fail.
+        let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+    }
+
+    fn line(&mut self, name: &str, labels: &str, value: u64) {
+        let _ = writeln!(self.0, "{name}{labels} {value}");
+    }
+}
+
+fn add(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+fn read(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}

@@ -1,0 +1,224 @@
+//! From a stranger to a member: the checks of both handshakes, in their order, without waiting for anything.
+//!
+//! The order, the words and the close codes are those of the protocol: clients tell by them whether to try again. What needs
+//! the store (membership, replay, who owns the session key) comes after, in [`refusal`].
+
+use claudemesh_keys::VerifyingKey;
+use claudemesh_proto::hello::{Attestation, Hello, Place, SessionHello};
+use claudemesh_proto::limits::{MAX_ATTESTATION_LIFE, MAX_CLOCK_SKEW};
+use claudemesh_proto::{ErrorCode, MeshId, PublicKey, Signature, Timestamp, canonical};
+use claudemesh_store::{Admission, Admitted, SessionClaim};
+
+/// A handshake as it arrived.
+#[derive(Debug)]
+pub(crate) enum Greeting {
+    Member(Box<Hello>),
+    Session(Box<SessionHello>),
+}
+
+/// A handshake whose shape, time and signatures are in order.
+#[derive(Debug)]
+pub(crate) struct Verified {
+    pub(crate) admission: Admission,
+    pub(crate) place: Place,
+    pub(crate) opened_as: OpenedAs,
+}
+
+/// Which handshake opened the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum OpenedAs {
+    Member,
+    Session,
+}
+
+/// Why a handshake is refused: the error frame, and the Close after it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Rejection {
+    pub(crate) code: ErrorCode,
+    pub(crate) message: String,
+    pub(crate) close: (u16, &'static str),
+    /// The `reason` label of the metric.
+    pub(crate) reason: &'static str,
+}
+
+pub(crate) const POLICY_VIOLATION: u16 = 1008;
+pub(crate) const BANNED: u16 = 4002;
+
+impl Rejection {
+    fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        let reason = code.as_str();
+        Self { code, message: message.into(), close: (POLICY_VIOLATION, reason), reason }
+    }
+
+    pub(crate) fn capacity() -> Self {
+        Self::new(ErrorCode::Capacity, "mesh at connection capacity")
+    }
+
+    fn counted_as(self, reason: &'static str) -> Self {
+        Self { reason, ..self }
+    }
+}
+
+impl Greeting {
+    /// The mesh, the key that a lease would be found by, and nothing proven yet: what capacity is judged by.
+    pub(crate) fn mesh_id(&self) -> &str {
+        match self {
+            Self::Member(hello) => &hello.mesh_id,
+            Self::Session(hello) => &hello.mesh_id,
+        }
+    }
+
+    /// Makes every check that needs neither the store nor anybody else. `has_room` is asked at its place in the order.
+    pub(crate) fn verify(self, now: Timestamp, has_room: impl FnOnce(&Self) -> bool) -> Result<Verified, Rejection> {
+        match &self {
+            Self::Member(hello) => {
+                let session = session_key(hello.session_pubkey.as_deref())?;
+                if !has_room(&self) {
+                    return Err(Rejection::capacity());
+                }
+                let (pubkey, signature) = check_hello(hello, now)?;
+                let Self::Member(hello) = self else { return Err(Rejection::capacity()) };
+                let session = session.map(|pubkey| SessionClaim { pubkey, proven: false });
+                let admission = admission(&hello.mesh_id, pubkey, signature, "pubkey not found in mesh")?;
+                let admission = Admission { session, ..admission };
+                Ok(Verified { admission, place: hello.place, opened_as: OpenedAs::Member })
+            }
+            Self::Session(hello) => {
+                let (session, parent, attestation) = session_shapes(hello)?;
+                if !has_room(&self) {
+                    return Err(Rejection::capacity());
+                }
+                check_attestation(&attestation, &parent, now)?;
+                let signature = check_session_hello(hello, &session, now)?;
+                let Self::Session(hello) = self else { return Err(Rejection::capacity()) };
+                let admission = admission(&hello.mesh_id, parent, signature, "parent pubkey not found in mesh")?;
+                let session = Some(SessionClaim { pubkey: session, proven: true });
+                let admission = Admission { session, expected_member_id: hello.parent_member_id, ..admission };
+                Ok(Verified { admission, place: hello.place, opened_as: OpenedAs::Session })
+            }
+        }
+    }
+}
+
+/// How what the store said is told to the client; `None` when it said welcome.
+pub(crate) fn refusal(admitted: &Admitted, opened_as: OpenedAs) -> Option<Rejection> {
+    let session = opened_as == OpenedAs::Session;
+    Some(match admitted {
+        Admitted::Welcome(_) => return None,
+        Admitted::Replayed => {
+            let handshake = if session { "session_hello" } else { "hello" };
+            Rejection::new(ErrorCode::Replayed, format!("{handshake} rejected: replayed"))
+        }
+        Admitted::Revoked { mesh_name } => {
+            let message = format!("You've been removed from \"{mesh_name}\". Contact the mesh owner to rejoin.");
+            Rejection { close: (BANNED, "banned"), ..Rejection::new(ErrorCode::Revoked, message) }
+        }
+        Admitted::Unknown => {
+            let message = if session { "parent pubkey not found in mesh" } else { "pubkey not found in mesh" };
+            Rejection::new(ErrorCode::Unauthorized, message)
+        }
+        Admitted::OtherMember => {
+            Rejection::new(ErrorCode::ParentMemberIdMismatch, "parentMemberId does not match parentMemberPubkey")
+        }
+        Admitted::SessionKeyTaken => {
+            Rejection::new(ErrorCode::BadSessionPubkey, "sessionPubkey belongs to another member")
+        }
+    })
+}
+
+fn admission(
+    mesh_id: &str,
+    member_pubkey: PublicKey,
+    signature: Signature,
+    unknown: &'static str,
+) -> Result<Admission, Rejection> {
+    // A mesh id of another shape names no mesh, which is told like one that does not exist.
+    let mesh_id: MeshId = mesh_id.parse().map_err(|_| Rejection::new(ErrorCode::Unauthorized, unknown))?;
+    Ok(Admission { mesh_id, member_pubkey, expected_member_id: None, signature, session: None })
+}
+
+fn session_key(text: Option<&str>) -> Result<Option<PublicKey>, Rejection> {
+    match text {
+        None | Some("") => Ok(None),
+        Some(text) => key(text, ErrorCode::BadSessionPubkey, "sessionPubkey").map(Some),
+    }
+}
+
+fn key(text: &str, code: ErrorCode, field: &str) -> Result<PublicKey, Rejection> {
+    text.parse().map_err(|_| Rejection::new(code, format!("{field} must be 64 lowercase hex chars")))
+}
+
+fn is_skewed(timestamp: i64, now: Timestamp) -> bool {
+    Timestamp::from_millis(timestamp).distance(now) > MAX_CLOCK_SKEW
+}
+
+fn check_hello(hello: &Hello, now: Timestamp) -> Result<(PublicKey, Signature), Rejection> {
+    let reject = |code: ErrorCode| Rejection::new(code, format!("hello rejected: {}", code.as_str()));
+    if is_skewed(hello.timestamp, now) {
+        return Err(reject(ErrorCode::TimestampSkew));
+    }
+    let pubkey: PublicKey = hello.pubkey.parse().map_err(|_| reject(ErrorCode::Malformed))?;
+    let signature = Signature::parse_any_case(&hello.signature).map_err(|_| reject(ErrorCode::Malformed))?;
+    let signed = canonical::hello(&hello.mesh_id, &hello.member_id, &hello.pubkey, hello.timestamp);
+    verify(&pubkey, signed.as_bytes(), &signature).map_err(|()| reject(ErrorCode::BadSignature))?;
+    Ok((pubkey, signature))
+}
+
+/// The session key, the parent key, and the attestation that binds just these two.
+fn session_shapes(hello: &SessionHello) -> Result<(PublicKey, PublicKey, Attestation), Rejection> {
+    let session = key(&hello.session_pubkey, ErrorCode::BadSessionPubkey, "sessionPubkey")?;
+    let parent = key(&hello.parent_member_pubkey, ErrorCode::BadParentPubkey, "parentMemberPubkey")?;
+    let binds = |attestation: &&Attestation| {
+        attestation.session_pubkey == hello.session_pubkey
+            && attestation.parent_member_pubkey == hello.parent_member_pubkey
+    };
+    let attestation = hello.parent_attestation.as_ref().filter(binds).ok_or_else(|| {
+        let message = "parentAttestation does not bind the claimed session+parent pubkeys";
+        Rejection::new(ErrorCode::AttestationMismatch, message)
+    })?;
+    Ok((session, parent, attestation.clone()))
+}
+
+fn check_attestation(attestation: &Attestation, parent: &PublicKey, now: Timestamp) -> Result<(), Rejection> {
+    let reject = |code: ErrorCode, counted_as| {
+        Err(Rejection::new(code, format!("attestation rejected: {}", code.as_str())).counted_as(counted_as))
+    };
+    let Some(expires_at) = attestation.expires_at else {
+        return reject(ErrorCode::Malformed, "attestation_malformed");
+    };
+    let Ok(signature) = Signature::parse_any_case(&attestation.signature) else {
+        return reject(ErrorCode::Malformed, "attestation_malformed");
+    };
+    if expires_at <= now.as_millis() {
+        return reject(ErrorCode::Expired, "attestation_expired");
+    }
+    if expires_at > now.plus(MAX_ATTESTATION_LIFE).as_millis() {
+        return reject(ErrorCode::TtlTooLong, "attestation_ttl_too_long");
+    }
+    let Attestation { parent_member_pubkey, session_pubkey, .. } = attestation;
+    let signed = canonical::attestation(parent_member_pubkey, session_pubkey, expires_at);
+    match verify(parent, signed.as_bytes(), &signature) {
+        Ok(()) => Ok(()),
+        Err(()) => reject(ErrorCode::BadSignature, "attestation_bad_signature"),
+    }
+}
+
+fn check_session_hello(hello: &SessionHello, session: &PublicKey, now: Timestamp) -> Result<Signature, Rejection> {
+    let reject = |code: ErrorCode, counted_as| {
+        Rejection::new(code, format!("session_hello rejected: {}", code.as_str())).counted_as(counted_as)
+    };
+    if is_skewed(hello.timestamp, now) {
+        return Err(reject(ErrorCode::TimestampSkew, "session_timestamp_skew"));
+    }
+    let signature =
+        Signature::parse_any_case(&hello.signature).map_err(|_| reject(ErrorCode::Malformed, "session_malformed"))?;
+    let SessionHello { mesh_id, parent_member_pubkey, session_pubkey, timestamp, .. } = hello;
+    let signed = canonical::session_hello(mesh_id, parent_member_pubkey, session_pubkey, *timestamp);
+    verify(session, signed.as_bytes(), &signature)
+        .map_err(|()| reject(ErrorCode::BadSignature, "session_bad_signature"))?;
+    Ok(signature)
+}
+
+fn verify(key: &PublicKey, message: &[u8], signature: &Signature) -> Result<(), ()> {
+    VerifyingKey::decode(key).map_err(drop)?.verify(message, signature).map_err(drop)
+}

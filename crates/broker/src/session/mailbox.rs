@@ -1,0 +1,153 @@
+//! What a connection has been handed and not yet acknowledged, and where it goes on.
+//!
+//! The window is 256 rows or 1 MiB. It is refilled when half of it is free again, so that a slow reader does not cost a claim
+//! per message. A row that is not acknowledged when its lease ends is handed over again, with everything after it, in order;
+//! its next lease is twice as long, up to 10 minutes.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use claudemesh_proto::message::ClientAck;
+use claudemesh_proto::{MessageId, Timestamp};
+use claudemesh_store::{Claimed, DeliveryId, Recipient};
+
+const WINDOW_ROWS: usize = 256;
+const WINDOW_BYTES: i64 = 1 << 20;
+const LONGEST_LEASE: Duration = Duration::from_mins(10);
+
+/// The deliveries that one connection holds.
+#[derive(Debug)]
+pub(crate) struct Mailbox {
+    lease: Duration,
+    held: BTreeMap<i64, Held>,
+    bytes: i64,
+    /// The highest number claimed so far, per kind of mail.
+    after: [i64; 2],
+}
+
+#[derive(Debug)]
+struct Held {
+    delivery: DeliveryId,
+    recipient: Recipient,
+    message_id: MessageId,
+    client_message_id: Option<String>,
+    size_bytes: i64,
+    until: Timestamp,
+    leases: u32,
+}
+
+/// The two kinds of mail of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Slot {
+    Member,
+    Session,
+}
+
+/// How much a connection can be handed now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Room {
+    pub(crate) rows: usize,
+    pub(crate) bytes: i64,
+}
+
+impl Slot {
+    fn index(self) -> usize {
+        match self {
+            Self::Member => 0,
+            Self::Session => 1,
+        }
+    }
+}
+
+impl Mailbox {
+    pub(crate) fn new(lease: Duration) -> Self {
+        Self { lease, held: BTreeMap::new(), bytes: 0, after: [0; 2] }
+    }
+
+    /// Room for more, once half the window is free.
+    pub(crate) fn room(&self) -> Option<Room> {
+        let rows = WINDOW_ROWS - self.held.len().min(WINDOW_ROWS);
+        let bytes = WINDOW_BYTES - self.bytes;
+        let roomy = rows >= WINDOW_ROWS / 2 && bytes >= WINDOW_BYTES / 2;
+        roomy.then_some(Room { rows, bytes })
+    }
+
+    pub(crate) fn lease(&self) -> Duration {
+        self.lease
+    }
+
+    pub(crate) fn after(&self, slot: Slot) -> i64 {
+        self.after.get(slot.index()).copied().unwrap_or_default()
+    }
+
+    /// The next claim looks at everything that is free, not only at what is new.
+    pub(crate) fn look_from_start(&mut self) {
+        self.after = [0; 2];
+    }
+
+    /// Takes what was claimed. Leases are counted from here, a little after the store's, so that the store's has ended when ours has.
+    pub(crate) fn take(&mut self, slot: Option<Slot>, claimed: &Claimed, now: Timestamp) {
+        if let Some(after) = slot.and_then(|slot| self.after.get_mut(slot.index())) {
+            *after = (*after).max(claimed.seq);
+        }
+        let leases = self.held.get(&claimed.seq).map_or(0, |held| held.leases) + 1;
+        let held = Held {
+            delivery: claimed.delivery,
+            recipient: claimed.recipient.clone(),
+            message_id: claimed.message_id.clone(),
+            client_message_id: claimed.client_message_id.clone(),
+            size_bytes: claimed.size_bytes,
+            until: now.plus(self.next_lease(leases - 1)),
+            leases,
+        };
+        self.bytes += held.size_bytes;
+        if let Some(before) = self.held.insert(claimed.seq, held) {
+            self.bytes -= before.size_bytes;
+        }
+    }
+
+    /// The delivery that an ack ends, if this connection holds it. The broker's id decides when it is given; the client's own id
+    /// alone means the oldest that carries it.
+    pub(crate) fn acknowledge(&mut self, ack: &ClientAck) -> Option<DeliveryId> {
+        let seq = match (&ack.broker_message_id, &ack.client_message_id) {
+            (Some(id), _) => {
+                let seq = i64::try_from(MessageId::seq_of(id)?).ok()?;
+                self.held.get(&seq).filter(|held| held.message_id.as_str() == id).map(|_| seq)
+            }
+            (None, Some(id)) => {
+                self.held.iter().find(|(_, held)| held.client_message_id.as_ref() == Some(id)).map(|(seq, _)| *seq)
+            }
+            (None, None) => None,
+        };
+        let held = self.held.remove(&seq?)?;
+        self.bytes -= held.size_bytes;
+        Some(held.delivery)
+    }
+
+    /// When the first lease ends.
+    pub(crate) fn next_lease_end(&self) -> Option<Timestamp> {
+        self.held.values().map(|held| held.until).min()
+    }
+
+    /// What to hand over again now: from the oldest row whose lease has ended on, each with its next lease.
+    pub(crate) fn overdue(&self, now: Timestamp) -> Vec<(DeliveryId, Duration)> {
+        let from = self.held.iter().find(|(_, held)| held.until <= now).map(|(seq, _)| *seq);
+        let Some(from) = from else { return Vec::new() };
+        self.held.range(from..).map(|(_, held)| (held.delivery, self.next_lease(held.leases))).collect()
+    }
+
+    /// Forgets rows that were overdue and did not come back: they ended elsewhere.
+    pub(crate) fn forget(&mut self, gone: &[DeliveryId]) {
+        self.held.retain(|_, held| !gone.contains(&held.delivery));
+        self.bytes = self.held.values().map(|held| held.size_bytes).sum();
+    }
+
+    /// Everything held, for giving it back.
+    pub(crate) fn into_held(self) -> Vec<(DeliveryId, Recipient)> {
+        self.held.into_values().map(|held| (held.delivery, held.recipient)).collect()
+    }
+
+    fn next_lease(&self, leases: u32) -> Duration {
+        self.lease.saturating_mul(2_u32.saturating_pow(leases)).min(LONGEST_LEASE.max(self.lease))
+    }
+}

@@ -1,0 +1,51 @@
+//! The setup token: whoever has it may make meshes. Made at the first start, kept in the data directory, printed once.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::Path;
+
+use anyhow::Context as _;
+use claudemesh_proto::text::base64url;
+
+/// The token, and whether this start made it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetupToken {
+    /// The secret text.
+    pub text: String,
+    /// It did not exist before.
+    pub is_new: bool,
+}
+
+/// Reads `setup-token` in the data directory, or makes it with mode 0600.
+///
+/// # Errors
+/// When the file cannot be read or written, or is empty.
+pub fn setup_token(data_dir: &Path) -> anyhow::Result<SetupToken> {
+    let path = data_dir.join("setup-token");
+    let why = || format!("cannot use the setup token {}", path.display());
+    match fs::read_to_string(&path) {
+        Ok(text) => {
+            let text = text.trim().to_owned();
+            anyhow::ensure!(text.len() >= 16, "{}: it is too short; remove the file to make a new one", why());
+            Ok(SetupToken { text, is_new: false })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let text = base64url(&claudemesh_keys::random_bytes::<32>()?);
+            let mut file = private_file(&path).with_context(why)?;
+            file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).with_context(why)?;
+            Ok(SetupToken { text, is_new: true })
+        }
+        Err(error) => Err(error).with_context(why),
+    }
+}
+
+#[cfg(unix)]
+fn private_file(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    File::options().write(true).create_new(true).mode(0o600).open(path)
+}
+
+#[cfg(not(unix))]
+fn private_file(path: &Path) -> io::Result<File> {
+    File::options().write(true).create_new(true).open(path)
+}
