@@ -6,10 +6,12 @@ use std::time::Duration;
 use claudemesh_proto::{MeshId, Timestamp};
 
 use crate::db::{Db, Tx};
-use crate::delivery::{self, Claim, Claimed, Reclaim, Release, Settle};
+use crate::delivery::{self, Claim, Claimed, Reclaim};
+use crate::error::Failure;
 use crate::message::{self, Appended, NewMessage};
 use crate::recipient::Recipient;
 use crate::session::{self, Admission, Admitted};
+use crate::settle::{self, Release, Settle};
 use crate::sql::{Connection, Sql, json, sql};
 
 /// Something for the journal to write.
@@ -61,7 +63,8 @@ pub(crate) struct Batch {
     pub(crate) now: Timestamp,
     heads: HashMap<MeshId, Head>,
     pub(crate) backlog: Backlog,
-    rings: Vec<Ring>,
+    /// Whom to ring for, and whether from the start.
+    rings: HashMap<(MeshId, Recipient), bool>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -110,14 +113,16 @@ pub(crate) async fn commit(
     settings: Settings,
     now: Timestamp,
     requests: &[&Request],
-) -> sqlx::Result<(Vec<Outcome>, Vec<Ring>)> {
-    let mut batch = Batch::begin(db, settings, now, requests).await?;
+) -> Result<(Vec<Outcome>, Vec<Ring>), Failure> {
+    let tx = db.write().await.map_err(Failure::of_database)?;
+    let mut batch = Batch::begin(tx, settings, now, requests).await?;
     let outcomes = batch.apply(requests).await?;
     batch.write_heads().await?;
     let Batch { mut tx, backlog, rings, .. } = batch;
     backlog.write(&mut tx.connection()).await?;
-    tx.commit().await?;
-    Ok((outcomes, rings))
+    tx.commit().await.map_err(Failure::of_database)?;
+    let rings = rings.into_iter().map(|((mesh_id, recipient), from_start)| Ring { mesh_id, recipient, from_start });
+    Ok((outcomes, rings.collect()))
 }
 
 impl Request {
@@ -131,12 +136,51 @@ impl Request {
             Self::Release(release) => &release.mesh_id,
         }
     }
+
+    /// About how many bytes it puts into the values of a batch's statements.
+    pub(crate) fn weight(&self) -> usize {
+        /// Ids, keys and names.
+        const FIELDS: usize = 1024;
+        match self {
+            Self::Append(message) => FIELDS + usize::try_from(message.size_bytes()).unwrap_or(usize::MAX),
+            // It names rows, and they are read whatever they weigh: as much as a connection's window.
+            Self::Reclaim(_) => 1 << 20,
+            Self::Release(release) => FIELDS + release.held.len() * 64,
+            // What a claim reads has a limit of its own.
+            Self::Admit(_) | Self::Claim(_) | Self::Settle(_) => FIELDS,
+        }
+    }
+
+    /// A claim as far as [`Request::undo`] needs it; `None` for what hands out no rows.
+    pub(crate) fn without_rows(&self) -> Option<Self> {
+        match self {
+            Self::Claim(claim) => Some(Self::Claim(claim.clone())),
+            Self::Reclaim(Reclaim { mesh_id, connection, .. }) => {
+                let (mesh_id, connection) = (mesh_id.clone(), connection.clone());
+                Some(Self::Reclaim(Reclaim { mesh_id, connection, rows: Vec::new() }))
+            }
+            _ => None,
+        }
+    }
+
+    /// What frees the rows again that were handed to somebody who is gone.
+    pub(crate) fn undo(&self, outcome: Outcome) -> Option<Self> {
+        let Outcome::Claimed(rows) = outcome else { return None };
+        let (mesh_id, connection) = match self {
+            Self::Claim(claim) => (&claim.mesh_id, &claim.connection),
+            Self::Reclaim(again) => (&again.mesh_id, &again.connection),
+            _ => return None,
+        };
+        let held: Vec<_> = rows.into_iter().map(|row| (row.delivery, row.recipient)).collect();
+        (!held.is_empty())
+            .then(|| Self::Release(Release { mesh_id: mesh_id.clone(), connection: connection.clone(), held }))
+    }
 }
 
 impl Batch {
-    /// Opens the transaction. On PostgreSQL this locks the heads of the meshes in the batch, in the order of their ids: a mesh
+    /// Reads the heads of the meshes in the batch. On PostgreSQL this locks them, in the order of their ids: a mesh
     /// commits one batch at a time in the whole cluster, so what a batch reads stays true until it commits.
-    async fn begin(db: &Db, settings: Settings, now: Timestamp, requests: &[&Request]) -> sqlx::Result<Self> {
+    async fn begin(mut tx: Tx, settings: Settings, now: Timestamp, requests: &[&Request]) -> sqlx::Result<Self> {
         const HEADS: Sql = sql!(
             sqlite: "select h.mesh_id, h.message_seq, 0 from mesh_head h where h.mesh_id in (select value from json_each($1))",
             postgres: "select h.mesh_id, h.message_seq, \
@@ -144,7 +188,6 @@ impl Batch {
                        where h.mesh_id in (select * from jsonb_array_elements_text($1::text::jsonb)) \
                        order by h.mesh_id for update",
         );
-        let mut tx = db.write().await?;
         let mut meshes: Vec<&MeshId> = requests.iter().map(|request| request.mesh_id()).collect();
         meshes.sort_unstable();
         meshes.dedup();
@@ -153,12 +196,12 @@ impl Batch {
         let mut clock = None;
         for row in rows {
             heads.insert(row.parsed(0)?, Head { message_seq: row.int(1)?, changed: false });
-            if db.is_postgres() {
+            if tx.is_postgres() {
                 clock = clock.max(Some(Timestamp::from_millis(row.int(2)?)));
             }
         }
         let now = clock.unwrap_or(now);
-        Ok(Self { tx, settings, now, heads, backlog: Backlog::default(), rings: Vec::new() })
+        Ok(Self { tx, settings, now, heads, backlog: Backlog::default(), rings: HashMap::new() })
     }
 
     pub(crate) fn connection(&mut self) -> Connection<'_> {
@@ -181,11 +224,11 @@ impl Batch {
     }
 
     pub(crate) fn ring(&mut self, mesh: &MeshId, recipient: &Recipient) {
-        self.rings.push(Ring { mesh_id: mesh.clone(), recipient: recipient.clone(), from_start: false });
+        self.rings.entry((mesh.clone(), recipient.clone())).or_insert(false);
     }
 
     pub(crate) fn ring_again(&mut self, mesh: &MeshId, recipient: &Recipient) {
-        self.rings.push(Ring { mesh_id: mesh.clone(), recipient: recipient.clone(), from_start: true });
+        self.rings.insert((mesh.clone(), recipient.clone()), true);
     }
 
     /// Does every kind of request in turn: what ends first, so that what is claimed is what is really left.
@@ -200,8 +243,8 @@ impl Batch {
                 *slot = outcome;
             }
         };
-        delivery::settle(self, &sorted.settles).await?;
-        delivery::release(self, &sorted.releases).await?;
+        settle::settle(self, &sorted.settles).await?;
+        settle::release(self, &sorted.releases).await?;
         let (indexes, admissions): (Vec<_>, Vec<_>) = sorted.admissions.into_iter().unzip();
         let admitted = session::admit(self, &admissions).await?;
         indexes.into_iter().zip(admitted).for_each(|(index, outcome)| put(index, Outcome::Admitted(outcome)));

@@ -56,7 +56,7 @@ pub(crate) enum Db {
 #[derive(Debug)]
 pub(crate) struct LockedFile {
     pub(crate) path: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 /// A transaction that writes. Dropped without [`Tx::commit`], it is rolled back.
@@ -102,10 +102,14 @@ impl Db {
 
     pub(crate) async fn close(&self) {
         match self {
-            Self::Sqlite { writer, reader, checkpointer, .. } => {
+            Self::Sqlite { writer, reader, checkpointer, file } => {
                 reader.close().await;
                 checkpointer.close().await;
                 writer.close().await;
+                // Somebody may still hold a clone of the closed store.
+                if let Err(error) = file.lock.unlock() {
+                    tracing::warn!(error = %error, "the database file stays locked until this process ends");
+                }
             }
             Self::Postgres(pool) => pool.close().await,
         }
@@ -118,6 +122,10 @@ impl Tx {
             Self::Sqlite(tx) => Connection::Sqlite(tx),
             Self::Postgres(tx) => Connection::Postgres(tx),
         }
+    }
+
+    pub(crate) fn is_postgres(&self) -> bool {
+        matches!(self, Self::Postgres(_))
     }
 
     /// Returns once the commit is synced.
@@ -168,7 +176,7 @@ async fn open_sqlite(path: &Path) -> Result<Db, OpenError> {
     let readers = options.clone().pragma("query_only", "1").pragma("cache_size", "-2048");
     let reader = pool(SQLITE_READERS).connect_lazy_with(readers);
     let checkpointer = pool(1).connect_lazy_with(options.pragma("cache_size", "-512"));
-    let file = Arc::new(LockedFile { path: path.to_owned(), _lock: lock });
+    let file = Arc::new(LockedFile { path: path.to_owned(), lock });
     let db = Db::Sqlite { writer, reader, checkpointer, file };
     require(&db, &[("pragma journal_mode", &["wal"]), ("pragma synchronous", &["2", "3"])]).await?;
     Ok(db)

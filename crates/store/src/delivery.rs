@@ -1,9 +1,9 @@
-//! Handing over what is kept: claiming, settling, releasing.
+//! Handing over what is kept: claiming, and claiming again.
 //!
 //! A claim holds a delivery for one connection of one incarnation of a broker, until a time. It ends by itself when that time
 //! passes or when the incarnation's heart stops, so that no row ever waits for a connection that no longer exists.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::time::Duration;
 
 use claudemesh_proto::text::Verbatim;
@@ -91,34 +91,8 @@ pub struct Claimed {
     pub created_at: Timestamp,
 }
 
-/// A recipient has a message.
-#[derive(Debug, Clone)]
-pub struct Settle {
-    /// The mesh.
-    pub mesh_id: MeshId,
-    /// Which one.
-    pub which: Settled,
-}
-
-/// How a settled delivery is known.
-#[derive(Debug, Clone)]
-pub enum Settled {
-    /// The acknowledging connection held it.
-    Held(DeliveryId),
-    /// By the message's id, for one of the recipients that the acknowledging connection speaks for.
-    Message(MessageId, Vec<Recipient>),
-}
-
-/// A connection is gone: what it held is free again.
-#[derive(Debug, Clone)]
-pub struct Release {
-    /// The mesh.
-    pub mesh_id: MeshId,
-    /// The connection.
-    pub connection: PresenceId,
-    /// What it held, and for whom.
-    pub held: Vec<(DeliveryId, Recipient)>,
-}
+/// What the claims of one batch may read together; it goes through memory, and through one value of the database, at once.
+const MAX_HANDED_BYTES: i64 = 32 << 20;
 
 /// One row chosen for a claim: request, delivery, number, size, recipient, lease end.
 struct Chosen {
@@ -136,8 +110,10 @@ pub(crate) async fn claim(
     claims: &[&Claim],
     reclaims: &[&Reclaim],
 ) -> sqlx::Result<(Vec<Vec<Claimed>>, Vec<Vec<Claimed>>)> {
-    let mut chosen = next(batch, claims).await?;
-    chosen.extend(again(batch, reclaims, claims.len()).await?);
+    // Rows claimed again go first: a lease may have ended in the moment that its holder asks to prolong it.
+    let mut chosen = again(batch, reclaims, claims.len()).await?;
+    let free = free(batch, claims).await?;
+    choose(batch, claims, &free, &mut chosen);
     let holders: Vec<&PresenceId> =
         claims.iter().map(|claim| &claim.connection).chain(reclaims.iter().map(|again| &again.connection)).collect();
     mark(batch, &chosen, &holders).await?;
@@ -154,10 +130,13 @@ pub(crate) async fn claim(
     Ok((handed, again))
 }
 
-/// Picks the next free rows within each connection's window.
-async fn next(batch: &mut Batch, claims: &[&Claim]) -> sqlx::Result<Vec<Chosen>> {
+/// A row that may be claimed: request, delivery, number, size.
+type Free = (usize, i64, i64, i64);
+
+/// The next free rows for each claim, in order. Nothing is handed to a member who was removed.
+async fn free(batch: &mut Batch, claims: &[&Claim]) -> sqlx::Result<Vec<Free>> {
     // The innermost query is the same; SQLite has no lateral join, PostgreSQL no `in` over a correlated limit that it likes.
-    const NEXT: Sql = sql!(
+    const FREE: Sql = sql!(
         sqlite: "select json_group_array(json_array(cast(r.value ->> 0 as bigint), d.id, d.message_seq, d.size_bytes)) \
                  from jsonb_each($1) r cross join delivery d on d.id in ( \
                    select p.id from delivery p where p.mesh_id = r.value ->> 1 and p.recipient = r.value ->> 2 \
@@ -165,7 +144,10 @@ async fn next(batch: &mut Batch, claims: &[&Claim]) -> sqlx::Result<Vec<Chosen>>
                    and (cast(r.value ->> 4 as bigint) = 0 or p.priority = 'now') \
                    and (p.claim_until is null or p.claim_until <= $2 or not exists ( \
                      select 1 from node n where n.incarnation = p.claim_incarnation and n.heartbeat_at > $3)) \
-                   order by p.message_seq limit 256)",
+                   order by p.message_seq limit 256) \
+                 where not exists (select 1 from member o where o.mesh_id = r.value ->> 1 and o.revoked_at is not null \
+                   and o.id = coalesce((select s.member_id from session s where s.mesh_id = r.value ->> 1 \
+                     and s.session_pubkey = r.value ->> 2), r.value ->> 2))",
         postgres: "select json_agg(json_build_array(cast(r.value ->> 0 as bigint), d.id, d.message_seq, d.size_bytes))::text \
                    from jsonb_array_elements($1::text::jsonb) r(value) cross join lateral ( \
                      select p.id, p.message_seq, p.size_bytes from delivery p \
@@ -174,7 +156,10 @@ async fn next(batch: &mut Batch, claims: &[&Claim]) -> sqlx::Result<Vec<Chosen>>
                      and (cast(r.value ->> 4 as bigint) = 0 or p.priority = 'now') \
                      and (p.claim_until is null or p.claim_until <= $2 or not exists ( \
                        select 1 from node n where n.incarnation = p.claim_incarnation and n.heartbeat_at > $3)) \
-                     order by p.message_seq limit 256) d",
+                     order by p.message_seq limit 256) d \
+                   where not exists (select 1 from member o where o.mesh_id = r.value ->> 1 and o.revoked_at is not null \
+                     and o.id = coalesce((select s.member_id from session s where s.mesh_id = r.value ->> 1 \
+                       and s.session_pubkey = r.value ->> 2), r.value ->> 2))",
     );
     if claims.is_empty() {
         return Ok(Vec::new());
@@ -190,27 +175,40 @@ async fn next(batch: &mut Batch, claims: &[&Claim]) -> sqlx::Result<Vec<Chosen>>
     let alive = now.minus(HEARTBEAT_TIMEOUT).as_millis();
     let rows = json(&rows)?;
     let values = [(&rows).into(), now.as_millis().into(), alive.into()];
-    let mut free: Vec<(usize, i64, i64, i64)> = batch.connection().folded(NEXT, &values).await?;
+    let mut free: Vec<Free> = batch.connection().folded(FREE, &values).await?;
     free.sort_unstable_by_key(|&(index, _, seq, _)| (index, seq));
-    let mut taken: HashMap<usize, (usize, i64)> = HashMap::new();
-    let mut gone: HashSet<i64> = HashSet::new();
-    let mut chosen = Vec::new();
-    for (request, delivery, seq, size_bytes) in free {
-        let Some(claim) = claims.get(request) else { continue };
-        let (rows, bytes) = taken.entry(request).or_default();
-        let fits = *rows < claim.max_rows && (*rows == 0 || *bytes + size_bytes <= claim.max_bytes);
-        // Two connections may ask for one recipient in one batch while the mail passes from one to the other.
-        if !fits || !gone.insert(delivery) {
-            // Later rows must not overtake one that did not fit.
-            *rows = if fits { *rows } else { usize::MAX };
-            continue;
+    Ok(free)
+}
+
+/// Picks free rows within each connection's window.
+fn choose(batch: &mut Batch, claims: &[&Claim], free: &[Free], chosen: &mut Vec<Chosen>) {
+    // Two connections may ask for one recipient in one batch while the mail passes from one to the other.
+    let mut gone: HashSet<i64> = chosen.iter().map(|row| row.delivery).collect();
+    let mut left = MAX_HANDED_BYTES;
+    for (request, claim) in claims.iter().enumerate() {
+        let start = free.partition_point(|&(index, ..)| index < request);
+        let rows = free.iter().skip(start).take_while(|&&(index, ..)| index == request);
+        let (mut taken, mut bytes) = (0, 0);
+        for &(_, delivery, seq, size_bytes) in rows {
+            // The window is full, and later rows must not overtake one that did not fit.
+            if taken >= claim.max_rows || taken > 0 && bytes + size_bytes > claim.max_bytes {
+                break;
+            }
+            if left <= 0 || !gone.insert(delivery) {
+                // The connection gets less than there is. It is rung, and asks again when this batch is done.
+                batch.ring(&claim.mesh_id, &claim.recipient);
+                if left <= 0 {
+                    break;
+                }
+                continue;
+            }
+            taken += 1;
+            bytes += size_bytes;
+            left -= size_bytes;
+            let until = batch.now.plus(claim.lease);
+            chosen.push(Chosen { request, delivery, seq, size_bytes, recipient: claim.recipient.clone(), until });
         }
-        *rows += 1;
-        *bytes += size_bytes;
-        let until = now.plus(claim.lease);
-        chosen.push(Chosen { request, delivery, seq, size_bytes, recipient: claim.recipient.clone(), until });
     }
-    Ok(chosen)
 }
 
 /// Finds which rows a connection still holds unacknowledged.
@@ -236,7 +234,11 @@ async fn again(batch: &mut Batch, reclaims: &[&Reclaim], offset: usize) -> sqlx:
     }
     type Found = (usize, i64, i64, i64, String, i64);
     let found: Vec<Found> = batch.connection().folded(HELD, &[(&json(&rows)?).into()]).await?;
+    let mut named = HashSet::new();
     let chosen = found.into_iter().filter_map(|(request, delivery, seq, size_bytes, recipient, until)| {
+        if !named.insert(delivery) {
+            return None;
+        }
         let recipient = recipient.parse().ok()?;
         Some(Chosen { request, delivery, seq, size_bytes, recipient, until: Timestamp::from_millis(until) })
     });
@@ -316,79 +318,4 @@ async fn load(batch: &mut Batch, chosen: Vec<Chosen>) -> sqlx::Result<Vec<(usize
         Some((request, claimed))
     });
     Ok(claimed.collect())
-}
-
-/// Ends deliveries because their recipient has them. Ids that are unknown, settled before, or somebody else's are ignored.
-pub(crate) async fn settle(batch: &mut Batch, settles: &[&Settle]) -> sqlx::Result<()> {
-    const HELD: Sql = folded!(
-        "d.id, d.mesh_id, d.recipient, d.size_bytes",
-        " cross join delivery d where d.id = cast(r.value ->> 0 as bigint) and d.state = 'queued'"
-    );
-    const BY_MESSAGE: Sql = folded!(
-        "d.id, d.mesh_id, d.recipient, d.size_bytes",
-        " cross join delivery d cross join message m where d.mesh_id = r.value ->> 0 \
-         and d.message_seq = cast(r.value ->> 1 as bigint) and d.recipient = r.value ->> 2 and d.state = 'queued' \
-         and m.mesh_id = d.mesh_id and m.seq = d.message_seq and m.id = r.value ->> 3"
-    );
-    const END: Sql = sql!(
-        "update delivery set state = 'delivered', ended_at = $2, claim_incarnation = null, claim_connection = null, \
-         claim_until = null from ",
-        rows " where delivery.id = cast(r.value ->> 0 as bigint)"
-    );
-    type Found = (i64, MeshId, String, i64);
-    let mut held = Vec::new();
-    let mut by_message = Vec::new();
-    for settle in settles {
-        match &settle.which {
-            Settled::Held(delivery) => held.push((delivery.0,)),
-            Settled::Message(id, recipients) => {
-                let Some(seq) = MessageId::seq_of(id.as_str()) else { continue };
-                by_message.extend(recipients.iter().map(|to| (&settle.mesh_id, seq, to.to_string(), id)));
-            }
-        }
-    }
-    let mut found: Vec<Found> = Vec::new();
-    if !held.is_empty() {
-        found.extend(batch.connection().folded::<Found>(HELD, &[(&json(&held)?).into()]).await?);
-    }
-    if !by_message.is_empty() {
-        found.extend(batch.connection().folded::<Found>(BY_MESSAGE, &[(&json(&by_message)?).into()]).await?);
-    }
-    let mut ended = HashSet::new();
-    for (delivery, mesh_id, recipient, size_bytes) in found {
-        let Ok(recipient) = recipient.parse() else { continue };
-        if ended.insert((delivery,)) {
-            let change = batch.backlog.change(&mesh_id, &recipient);
-            change.rows -= 1;
-            change.bytes -= size_bytes;
-        }
-    }
-    if !ended.is_empty() {
-        let now = batch.now.as_millis();
-        batch.connection().execute(END, &[(&json(&ended)?).into(), now.into()]).await?;
-    }
-    Ok(())
-}
-
-/// Frees what connections held that are gone, and rings for it.
-pub(crate) async fn release(batch: &mut Batch, releases: &[&Release]) -> sqlx::Result<()> {
-    const FREE: Sql = sql!(
-        "update delivery set claim_incarnation = null, claim_connection = null, claim_until = null from ",
-        rows " where delivery.id = cast(r.value ->> 0 as bigint) and delivery.state = 'queued' \
-               and delivery.claim_connection = r.value ->> 1"
-    );
-    let rows: Vec<_> = releases
-        .iter()
-        .flat_map(|release| release.held.iter().map(|(delivery, _)| (delivery.0, &release.connection)))
-        .collect();
-    if !rows.is_empty() {
-        batch.connection().execute(FREE, &[(&json(&rows)?).into()]).await?;
-    }
-    for release in releases {
-        let recipients: HashSet<&Recipient> = release.held.iter().map(|(_, recipient)| recipient).collect();
-        for recipient in recipients {
-            batch.ring_again(&release.mesh_id, recipient);
-        }
-    }
-    Ok(())
 }

@@ -34,6 +34,8 @@ pub struct Redemption {
     pub token: String,
     /// What the token says the newcomer may do.
     pub role: MemberRole,
+    /// Whether the payload that came beside the token is the token's own.
+    pub is_what_the_token_says: bool,
     /// The newcomer's key.
     pub pubkey: PublicKey,
     /// The newcomer's name.
@@ -51,6 +53,8 @@ pub enum Redeemed {
     NotFound,
     /// The token was registered for another mesh.
     OtherMesh,
+    /// The token says something else than the payload that came with it.
+    OtherPayload,
     /// It was taken back.
     Revoked,
     /// It is past its end.
@@ -157,6 +161,9 @@ async fn redeem(
     let invite_id: InviteId = invite.parsed(1)?;
     if mesh_id != redemption.mesh_id {
         return Ok(Redeemed::OtherMesh);
+    }
+    if !redemption.is_what_the_token_says {
+        return Ok(Redeemed::OtherPayload);
     }
     if invite.maybe_int(2)?.is_some() {
         return Ok(Redeemed::Revoked);

@@ -5,6 +5,7 @@
 //! one shard, which keeps its order, and different meshes commit in parallel.
 //!
 //! A batch never fails for one row: when the database refuses it for what it held, it is halved until the culprit is alone.
+//! Rows handed to a connection that did not wait for them are freed at once.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::pin::Pin;
@@ -19,10 +20,15 @@ use tokio_util::task::TaskTracker;
 use crate::Clock;
 use crate::batch::{self, Outcome, Request, Ring, Settings};
 use crate::db::Db;
-use crate::error::{StoreError, is_failed_sync};
+use crate::error::{Blame, Failure, StoreError, is_failed_sync};
 
 /// Most requests in one transaction.
 const MAX_BATCH: usize = 4096;
+/// About the most bytes in the statements of one transaction. PostgreSQL takes 256 MiB in one JSON value, SQLite 1 GB, and what
+/// is in a statement is in memory several times.
+const MAX_BATCH_BYTES: usize = 16 << 20;
+/// How often a transaction is tried that gave way to another one.
+const ATTEMPTS: u32 = 5;
 /// Requests that may wait per shard; beyond it callers wait, and so do the sockets that they read from.
 const QUEUE: usize = 4096;
 /// Writers on PostgreSQL: enough to overlap the round trips of different meshes, few beside the cores of a small server.
@@ -65,6 +71,8 @@ pub struct Meters {
 pub struct Pending<T> {
     answer: oneshot::Receiver<Result<Outcome, StoreError>>,
     read: fn(Outcome) -> Option<T>,
+    /// Where rows go back to that arrive when nobody waits for them any more.
+    way_back: Option<(mpsc::Sender<Entry>, Box<Request>)>,
 }
 
 impl<T> Future for Pending<T> {
@@ -77,6 +85,18 @@ impl<T> Future for Pending<T> {
                 .unwrap_or_else(|_| Err(StoreError::stopped()))
                 .and_then(|outcome| read(outcome).ok_or_else(StoreError::stopped))
         })
+    }
+}
+
+impl<T> Drop for Pending<T> {
+    fn drop(&mut self) {
+        self.answer.close();
+        let Ok(Ok(outcome)) = self.answer.try_recv() else { return };
+        let Some((shard, request)) = self.way_back.take() else { return };
+        if let Some(release) = request.undo(outcome) {
+            // A full queue leaves the rows to the end of their lease.
+            let _ = shard.try_send((release, oneshot::channel().0));
+        }
     }
 }
 
@@ -108,11 +128,13 @@ impl Journal {
     /// Hands a request over, waiting while the queue is full. Requests of one mesh keep their order.
     pub(crate) async fn submit<T>(&self, request: Request, read: fn(Outcome) -> Option<T>) -> Pending<T> {
         let (answer, receiver) = oneshot::channel();
+        let mut way_back = None;
         if let Some(shard) = self.shard(&request) {
+            way_back = request.without_rows().map(|request| (shard.clone(), Box::new(request)));
             // A stopped shard drops the sender, which the receiver sees.
             let _ = shard.send((request, answer)).await;
         }
-        Pending { answer: receiver, read }
+        Pending { answer: receiver, read, way_back }
     }
 
     /// Resolves with the reason when a sync has failed: the process has to start again.
@@ -156,32 +178,43 @@ impl Shard {
         }
     }
 
-    /// Writes a batch; when the database refuses it for what it held, its halves, in order.
+    /// Writes what was taken; when the database refuses a batch for what it held, its halves, in order.
     async fn write(&self, entries: Vec<Entry>) {
-        let mut waiting = vec![entries];
+        let mut waiting = cut(entries);
         while let Some(mut entries) = waiting.pop() {
             match self.commit(&entries).await {
                 Ok((outcomes, rings)) => {
                     (self.tools.bell)(&rings);
-                    for ((_, answer), outcome) in entries.into_iter().zip(outcomes) {
-                        // Whoever asked may be gone; what was asked is done all the same.
-                        let _ = answer.send(Ok(outcome));
+                    let abandoned = answer(entries, outcomes);
+                    if !abandoned.is_empty() {
+                        waiting.push(abandoned);
                     }
                 }
-                Err(error) if entries.len() > 1 && matches!(StoreError::from_sqlx(&error), StoreError::Refused(_)) => {
+                Err(failure) if entries.len() > 1 && failure.blame != Blame::Database => {
                     let rest = entries.split_off(entries.len() / 2);
                     waiting.push(rest);
                     waiting.push(entries);
                 }
-                Err(error) => self.refuse(entries, &error),
+                Err(failure) => self.refuse(entries, &failure),
             }
         }
     }
 
-    async fn commit(&self, entries: &[Entry]) -> sqlx::Result<(Vec<Outcome>, Vec<Ring>)> {
+    async fn commit(&self, entries: &[Entry]) -> Result<(Vec<Outcome>, Vec<Ring>), Failure> {
+        if let Some(why) = &*self.fail.borrow() {
+            // What a failed sync left on the disk is unknown until the process has started again.
+            return Err(Failure::of_database(sqlx::Error::Io(std::io::Error::other(why.clone()))));
+        }
         let requests: Vec<&Request> = entries.iter().map(|(request, _)| request).collect();
         let started = self.tools.clock.instant();
-        let written = batch::commit(&self.tools.db, self.tools.settings, self.tools.clock.now(), &requests).await?;
+        let mut attempt = 1;
+        let written = loop {
+            let now = self.tools.clock.now();
+            match batch::commit(&self.tools.db, self.tools.settings, now, &requests).await {
+                Err(failure) if failure.gave_way() && attempt < ATTEMPTS => attempt += 1,
+                outcome => break outcome?,
+            }
+        };
         let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.meters.batches.fetch_add(1, Ordering::Relaxed);
         self.meters.requests.fetch_add(u64::try_from(requests.len()).unwrap_or(0), Ordering::Relaxed);
@@ -189,8 +222,8 @@ impl Shard {
         Ok(written)
     }
 
-    fn refuse(&self, entries: Vec<Entry>, error: &sqlx::Error) {
-        match StoreError::from_sqlx(error) {
+    fn refuse(&self, entries: Vec<Entry>, failure: &Failure) {
+        match StoreError::from(failure) {
             StoreError::Refused(why) => {
                 self.meters.refused.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(error = why, "the database refused a single request; it is not stored");
@@ -204,11 +237,48 @@ impl Shard {
                 );
             }
         }
-        for (_, answer) in entries {
-            let _ = answer.send(Err(StoreError::from_sqlx(error)));
+        // Before anybody is answered, so that nobody's retry is written.
+        if is_failed_sync(&failure.error) {
+            self.fail.send_replace(Some(failure.error.to_string()));
         }
-        if is_failed_sync(error) {
-            self.fail.send_replace(Some(error.to_string()));
+        for (_, answer) in entries {
+            let _ = answer.send(Err(StoreError::from(failure)));
         }
     }
+}
+
+/// Gives everybody the outcome; the releases of rows for which nobody waits any more.
+fn answer(entries: Vec<Entry>, outcomes: Vec<Outcome>) -> Vec<Entry> {
+    let mut abandoned = Vec::new();
+    for ((request, answer), outcome) in entries.into_iter().zip(outcomes) {
+        // Whoever asked may be gone; what was asked is done all the same.
+        if let Err(Ok(outcome)) = answer.send(Ok(outcome))
+            && let Some(release) = request.undo(outcome)
+        {
+            abandoned.push((release, oneshot::channel().0));
+        }
+    }
+    abandoned
+}
+
+/// Cuts what was taken into batches that the database takes, the first one last.
+fn cut(entries: Vec<Entry>) -> Vec<Vec<Entry>> {
+    let mut batches = Vec::new();
+    let mut bytes = 0;
+    for entry in entries {
+        let weight = entry.0.weight();
+        match batches.last_mut() {
+            Some(batch) if bytes + weight <= MAX_BATCH_BYTES => {
+                let batch: &mut Vec<Entry> = batch;
+                batch.push(entry);
+                bytes += weight;
+            }
+            _ => {
+                batches.push(vec![entry]);
+                bytes = weight;
+            }
+        }
+    }
+    batches.reverse();
+    batches
 }

@@ -21,6 +21,7 @@ mod message;
 mod node;
 mod recipient;
 mod session;
+mod settle;
 mod sql;
 mod status;
 mod upkeep;
@@ -35,7 +36,7 @@ use tokio_util::task::TaskTracker;
 pub use batch::Ring;
 pub use clock::Clock;
 pub use db::DatabaseUrl;
-pub use delivery::{Claim, Claimed, DeliveryId, Reclaim, Release, Settle, Settled};
+pub use delivery::{Claim, Claimed, DeliveryId, Reclaim};
 pub use error::{OpenError, StoreError};
 pub use invite::{NewInvite, Redeemed, Redemption};
 pub use journal::{Bell, Meters, Pending};
@@ -44,12 +45,14 @@ pub use mesh::{MadeMesh, Mesh, NewMesh};
 pub use message::{Appended, MAX_QUEUED_BYTES, MAX_QUEUED_ROWS, NewMessage};
 pub use recipient::Recipient;
 pub use session::{Admission, Admitted, SessionClaim, Welcome};
+pub use settle::{Release, Settle, Settled};
 pub use status::{Path, Step};
 
 use batch::{Outcome, Request, Settings};
 use db::{Db, PING};
 use journal::{Journal, Tools};
 use sql::{Sql, sql};
+use upkeep::Checkpoints;
 
 /// How a store is opened.
 #[derive(Clone)]
@@ -102,11 +105,7 @@ impl Store {
         let tools = Tools { db: db.clone(), settings, clock: clock.clone(), bell: options.bell, stop: stop.clone() };
         let journal = Journal::start(&tools, &tasks);
         let store = Self(Arc::new(Inner { db, journal, settings, clock, tasks, stop }));
-        let upkeep = store.clone();
-        store.0.tasks.spawn(async move {
-            let stop = upkeep.0.stop.clone();
-            stop.run_until_cancelled(upkeep.keep_up()).await;
-        });
+        store.keep_up();
         Ok(store)
     }
 
@@ -184,12 +183,29 @@ impl Store {
         self.0.db.close().await;
     }
 
-    /// What the database needs all the time.
-    async fn keep_up(&self) {
-        match self.db() {
-            Db::Sqlite { .. } => self.checkpoint_for_ever().await,
-            Db::Postgres(_) => self.beat_for_ever().await,
-        }
+    /// Starts what the database needs all the time.
+    fn keep_up(&self) {
+        let Inner { db, journal, settings, clock, tasks, stop } = &*self.0;
+        let checkpoints = Checkpoints { db: db.clone(), meters: Arc::clone(&journal.meters), clock: clock.clone() };
+        let (stop, incarnation) = (stop.clone(), settings.incarnation);
+        tasks.spawn(async move {
+            let upkeep = async {
+                match &checkpoints.db {
+                    Db::Sqlite { .. } => checkpoints.make_for_ever().await,
+                    db @ Db::Postgres(_) => node::beat_for_ever(db, incarnation).await,
+                }
+            };
+            stop.run_until_cancelled(upkeep).await;
+        });
+    }
+
+    /// The time by the clock that claims are judged by.
+    pub(crate) async fn database_now(&self) -> Result<Timestamp, StoreError> {
+        const NOW: Sql = sql!("select (extract(epoch from clock_timestamp()) * 1000)::bigint");
+        let Db::Postgres(_) = self.db() else { return Ok(self.now()) };
+        let mut reader = self.db().read().await?;
+        let row = reader.connection().row(NOW, &[]).await?;
+        Ok(row.map_or(Ok(self.now().as_millis()), |row| row.int(0)).map(Timestamp::from_millis)?)
     }
 
     pub(crate) fn db(&self) -> &Db {
@@ -200,12 +216,15 @@ impl Store {
         self.0.clock.now()
     }
 
-    pub(crate) fn clock(&self) -> &Clock {
-        &self.0.clock
-    }
-
     pub(crate) fn settings(&self) -> Settings {
         self.0.settings
+    }
+}
+
+impl Drop for Inner {
+    /// A store that is dropped without [`Store::close`] leaves no task behind.
+    fn drop(&mut self) {
+        self.stop.cancel();
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::Store;
 use crate::db::{Db, Tx};
 use crate::sql::{Sql, sql};
 
@@ -32,24 +31,22 @@ pub(crate) async fn begin(db: &Db, name: &str) -> sqlx::Result<i64> {
     Ok(incarnation)
 }
 
-impl Store {
-    /// Says every two seconds that this node lives, for as long as the store is open.
-    pub(crate) async fn beat_for_ever(&self) {
-        const BEAT: Sql = sql!(
-            sqlite: "select 1",
-            postgres: "update node set heartbeat_at = (extract(epoch from clock_timestamp()) * 1000)::bigint \
-                       where incarnation = $1",
-        );
-        loop {
-            tokio::time::sleep(HEARTBEAT_EVERY).await;
-            let beat = async {
-                let mut tx = self.db().write().await?;
-                tx.connection().execute(BEAT, &[self.settings().incarnation.into()]).await?;
-                tx.commit().await
-            };
-            if let Err(error) = beat.await {
-                tracing::warn!(error = %error, "this node cannot say that it lives; after 10 s others may take its mail");
-            }
+/// Says every two seconds that this node lives.
+pub(crate) async fn beat_for_ever(db: &Db, incarnation: i64) {
+    const BEAT: Sql = sql!(
+        sqlite: "select 1",
+        postgres: "update node set heartbeat_at = (extract(epoch from clock_timestamp()) * 1000)::bigint \
+                   where incarnation = $1",
+    );
+    loop {
+        tokio::time::sleep(HEARTBEAT_EVERY).await;
+        let beat = async {
+            let mut tx = db.write().await?;
+            tx.connection().execute(BEAT, &[incarnation.into()]).await?;
+            tx.commit().await
+        };
+        if let Err(error) = beat.await {
+            tracing::warn!(error = %error, "this node cannot say that it lives; after 10 s others may take its mail");
         }
     }
 }

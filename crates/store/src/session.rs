@@ -5,7 +5,9 @@ use std::collections::{HashMap, HashSet};
 use claudemesh_proto::hello::{Group, SelfEditable};
 use claudemesh_proto::{DisplayName, MemberId, MemberRole, MeshId, PublicKey, Signature, Timestamp};
 
+use crate::Store;
 use crate::batch::Batch;
+use crate::error::StoreError;
 use crate::sql::{Sql, json, sql};
 
 /// A handshake whose signature was found to be good.
@@ -71,6 +73,8 @@ pub struct Welcome {
     pub last_seen_at: Option<Timestamp>,
     /// What members may change about themselves.
     pub self_editable: SelfEditable,
+    /// Whether the session key named was proven before, by this connection or another.
+    pub session_was_proven: bool,
 }
 
 macro_rules! look_up_joins {
@@ -131,6 +135,27 @@ pub(crate) async fn admit(batch: &mut Batch, admissions: &[&Admission]) -> sqlx:
     Ok(outcomes)
 }
 
+impl Store {
+    /// Says that these sessions are still open. Proven keys take mail for as long as a message waits after they were last
+    /// seen, and a connection may stay open for longer than that: its key has to be named here at least once a day.
+    pub async fn refresh_sessions(&self, open: &[(MeshId, PublicKey)]) -> Result<(), StoreError> {
+        const REFRESH: Sql = sql!(
+            "update session set last_seen_at = $2 from ",
+            rows " where session.mesh_id = r.value ->> 0 and session.session_pubkey = r.value ->> 1"
+        );
+        if open.is_empty() {
+            return Ok(());
+        }
+        let now = self.database_now().await?.as_millis();
+        // In one order everywhere, so that two nodes do not wait for each other.
+        let mut open: Vec<_> = open.iter().collect();
+        open.sort_unstable();
+        let mut tx = self.db().write().await?;
+        tx.connection().execute(REFRESH, &[(&json(&open)?).into(), now.into()]).await?;
+        Ok(tx.commit().await?)
+    }
+}
+
 /// What the tables say about one handshake.
 struct Known {
     mesh_name: String,
@@ -172,6 +197,7 @@ fn decide(admission: &Admission, known: &Known) -> Admitted {
         message_mode,
         last_seen_at: last_seen.map(Timestamp::from_millis),
         self_editable: known.self_editable,
+        session_was_proven: known.owner.as_ref().is_some_and(|(_, proven)| *proven),
     }))
 }
 

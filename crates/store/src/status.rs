@@ -52,6 +52,7 @@ impl Store {
         );
         let Some(seq) = MessageId::seq_of(prefix).and_then(|seq| i64::try_from(seq).ok()) else { return Ok(None) };
         let mesh = mesh_id.as_str();
+        let now = self.database_now().await?;
         let mut reader = self.db().read().await?;
         let mut connection = reader.connection();
         let Some(message) = connection.row(MESSAGE, &[mesh.into(), seq.into()]).await? else { return Ok(None) };
@@ -59,7 +60,6 @@ impl Store {
         if !message_id.as_str().starts_with(prefix) {
             return Ok(None);
         }
-        let now = self.now();
         let alive = now.minus(HEARTBEAT_TIMEOUT).as_millis();
         let rows = connection.rows(STEPS, &[mesh.into(), seq.into(), now.as_millis().into(), alive.into()]).await?;
         let steps = rows.into_iter().map(|row| -> sqlx::Result<Step> {

@@ -1,17 +1,18 @@
 //! What the tables need done from time to time, in small steps that hold nobody up: expiry, forgetting, checkpoints.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use claudemesh_proto::limits::REPLAY_MEMORY;
 use claudemesh_proto::{MeshId, Timestamp};
 
-use crate::Store;
 use crate::batch::Backlog;
 use crate::db::Db;
 use crate::error::StoreError;
 use crate::journal::Meters;
 use crate::sql::{Sql, Value, sql};
+use crate::{Clock, Store};
 
 /// Messages looked at in one transaction.
 const STEP: i64 = 1000;
@@ -25,12 +26,12 @@ const CHECKPOINT_EVERY: Duration = Duration::from_millis(200);
 const WAL_LIMIT_BYTES: u64 = 256 << 20;
 
 impl Store {
-    /// Expires, purges and forgets what is due, a bounded amount per mesh. How many deliveries expired.
+    /// Expires, purges and forgets what is due, in transactions of a bounded size. How many deliveries expired.
     pub async fn sweep(&self) -> Result<u64, StoreError> {
         const FORGET_HANDSHAKES: Sql = sql!("delete from handshake where accepted_at < $1");
         const FORGET_UNPROVEN: Sql = sql!("delete from session where proven_at is null and last_seen_at < $1");
         const FORGET_PROVEN: Sql = sql!("delete from session where last_seen_at < $1");
-        let now = self.now();
+        let now = self.database_now().await?;
         let ttl = self.settings().message_ttl;
         let mut tx = self.db().write().await?;
         for (sql, before) in [
@@ -43,8 +44,10 @@ impl Store {
         tx.commit().await?;
         let mut expired = 0;
         for mesh in self.meshes_with_due(now.minus(ttl)).await? {
-            expired += self.expire(&mesh, now, now.minus(ttl)).await?;
-            self.purge(&mesh, now.minus(ttl + AFTERLIFE)).await?;
+            while let Some(ended) = self.expire(&mesh, now, now.minus(ttl)).await? {
+                expired += ended;
+            }
+            while self.purge(&mesh, now.minus(ttl + AFTERLIFE)).await? {}
         }
         Ok(expired)
     }
@@ -60,8 +63,8 @@ impl Store {
         Ok(rows.iter().map(|row| row.parsed(0)).collect::<sqlx::Result<_>>()?)
     }
 
-    /// Ends deliveries that nobody came for, oldest first.
-    async fn expire(&self, mesh: &MeshId, now: Timestamp, before: Timestamp) -> Result<u64, StoreError> {
+    /// Ends deliveries that nobody came for, oldest first; how many of the messages looked at. `None` when nothing is due.
+    async fn expire(&self, mesh: &MeshId, now: Timestamp, before: Timestamp) -> Result<Option<u64>, StoreError> {
         const HEAD: Sql = sql!(
             sqlite: "select expired_seq from mesh_head where mesh_id = $1",
             postgres: "select expired_seq from mesh_head where mesh_id = $1 for update",
@@ -82,12 +85,12 @@ impl Store {
         let id: Value<'_> = mesh.as_str().into();
         let mut tx = self.db().write().await?;
         let mut connection = tx.connection();
-        let Some(head) = connection.row(HEAD, std::slice::from_ref(&id)).await? else { return Ok(0) };
+        let Some(head) = connection.row(HEAD, std::slice::from_ref(&id)).await? else { return Ok(None) };
         let from = head.int(0)?;
         let due = connection.row(DUE, &[id.clone(), from.into(), STEP.into(), before.as_millis().into()]).await?;
         let to = due.map_or(Ok(0), |row| row.int(0))?;
         if to <= from {
-            return Ok(0);
+            return Ok(None);
         }
         let mut backlog = Backlog::default();
         for row in connection.rows(QUEUED, &[id.clone(), from.into(), to.into()]).await? {
@@ -100,26 +103,39 @@ impl Store {
         backlog.write(&mut connection).await?;
         connection.execute(DONE, &[id, to.into()]).await?;
         tx.commit().await?;
-        Ok(expired)
+        Ok(Some(expired))
     }
 
-    /// Removes messages, with content, dedupe key and deliveries.
-    async fn purge(&self, mesh: &MeshId, before: Timestamp) -> Result<(), StoreError> {
+    /// Removes messages, with content, dedupe key and deliveries; whether there may be more. What has not expired stays.
+    async fn purge(&self, mesh: &MeshId, before: Timestamp) -> Result<bool, StoreError> {
         const PURGE: Sql = sql!(
             "delete from message where mesh_id = $1 and seq in (select seq from (select seq, created_at from message \
-             where mesh_id = $1 order by seq limit $2) t where created_at < $3)"
+             where mesh_id = $1 and seq <= (select expired_seq from mesh_head where mesh_id = $1) \
+             order by seq limit $2) t where created_at < $3)"
         );
         let mut tx = self.db().write().await?;
-        tx.connection().execute(PURGE, &[mesh.as_str().into(), STEP.into(), before.as_millis().into()]).await?;
-        Ok(tx.commit().await?)
+        let values = [mesh.as_str().into(), STEP.into(), before.as_millis().into()];
+        let purged = tx.connection().execute(PURGE, &values).await?;
+        tx.commit().await?;
+        Ok(purged == STEP.unsigned_abs())
     }
+}
 
-    /// Copies the WAL back into the database for as long as the store is open.
-    pub(crate) async fn checkpoint_for_ever(&self) {
+/// What copies SQLite's WAL back into the database.
+#[derive(Debug)]
+pub(crate) struct Checkpoints {
+    pub(crate) db: Db,
+    pub(crate) meters: Arc<Meters>,
+    pub(crate) clock: Clock,
+}
+
+impl Checkpoints {
+    /// Copies for as long as the store is open.
+    pub(crate) async fn make_for_ever(&self) {
         let mut seen = 0;
         loop {
             tokio::time::sleep(CHECKPOINT_EVERY).await;
-            let batches = self.meters().batches.load(Ordering::Relaxed);
+            let batches = self.meters.batches.load(Ordering::Relaxed);
             if batches == seen {
                 continue;
             }
@@ -133,21 +149,20 @@ impl Store {
     async fn checkpoint(&self) -> Result<(), StoreError> {
         const PASSIVE: &str = "pragma wal_checkpoint(passive)";
         const TRUNCATE: &str = "pragma wal_checkpoint(truncate)";
-        let Db::Sqlite { writer, checkpointer, file, .. } = self.db() else { return Ok(()) };
+        let Db::Sqlite { writer, checkpointer, file, .. } = &self.db else { return Ok(()) };
         let mut connection = checkpointer.acquire().await?;
         sqlx::query(PASSIVE).execute(&mut *connection).await?;
         let mut wal = file.path.clone().into_os_string();
         wal.push("-wal");
         let bytes = std::fs::metadata(&wal).map_or(0, |metadata| metadata.len());
-        let meters: &Meters = self.meters();
-        meters.wal_bytes.store(bytes, Ordering::Relaxed);
+        self.meters.wal_bytes.store(bytes, Ordering::Relaxed);
         if bytes > WAL_LIMIT_BYTES {
-            let started = self.clock().instant();
+            let started = self.clock.instant();
             // Holding the one writer is what makes the journal pause.
             let mut paused = writer.acquire().await?;
             sqlx::query(TRUNCATE).execute(&mut *paused).await?;
             let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-            meters.longest_pause_micros.fetch_max(micros, Ordering::Relaxed);
+            self.meters.longest_pause_micros.fetch_max(micros, Ordering::Relaxed);
         }
         Ok(())
     }

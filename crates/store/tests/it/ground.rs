@@ -57,7 +57,9 @@ impl Ground {
 
     pub(crate) async fn postgres() -> Self {
         let url = std::env::var("CLAUDEMESH_TEST_POSTGRES").unwrap_or_else(|_| {
-            panic!("this test needs PostgreSQL: run `cargo xtask test`, which starts one and sets CLAUDEMESH_TEST_POSTGRES")
+            panic!(
+                "this test needs PostgreSQL: run `cargo xtask test`, which starts one and sets CLAUDEMESH_TEST_POSTGRES"
+            )
         });
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);

@@ -13,5 +13,9 @@
 
 #[macro_use]
 mod ground;
+mod acks;
+mod claims;
+mod dedupe;
 mod life;
 mod people;
+mod sessions;

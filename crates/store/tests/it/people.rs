@@ -86,6 +86,7 @@ impl Town {
             mesh_id: self.mesh.clone(),
             token: invite.token.clone(),
             role: invite.role,
+            is_what_the_token_says: true,
             pubkey,
             display_name: "Newcomer".parse().unwrap(),
         }
