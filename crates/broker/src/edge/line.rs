@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::{SinkExt as _, StreamExt as _};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -97,6 +97,8 @@ impl Line {
         let farewell = async {
             while let Some(Ok(_)) = self.socket.next().await {}
             let _ = self.socket.flush().await;
+            // The server ends the line first; the other side waits for it.
+            let _ = self.socket.get_mut().shutdown().await;
             let mut scrap = [0; 4096];
             let mut discarded = 0;
             while let Ok(read @ 1..) = self.socket.get_mut().read(&mut scrap).await {
