@@ -133,11 +133,11 @@ pub(crate) async fn status(app: &App, live: &Live, request: MessageStatus) -> Re
         target_spec: path.target_spec,
         delivered,
         delivered_at: path.steps.iter().filter_map(|step| step.ended_at).max().filter(|_| delivered),
-        recipients: path.steps.into_iter().map(|step| line(app, live, step)).collect(),
+        recipients: path.steps.iter().map(|step| line(app, live, step)).collect(),
     }))
 }
 
-fn line(app: &App, live: &Live, step: Step) -> Line {
+fn line(app: &App, live: &Live, step: &Step) -> Line {
     let status = match step.state {
         DeliveryState::Delivered => RecipientStatus::Delivered,
         _ if app.hub.is_draining(&live.mesh_id, &step.recipient) => RecipientStatus::Held,

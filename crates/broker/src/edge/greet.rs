@@ -141,7 +141,7 @@ async fn admit(app: &Arc<App>, line: &mut Line, greeting: Greeting) -> Result<An
     let Some(Entered { seat, reattached }) = app.hub.enter(presence) else {
         return Ok(Some(Err(Rejection::capacity())));
     };
-    let live = Live {
+    let connection = Live {
         seat,
         mesh_id: admission.mesh_id,
         member_id: welcome.member_id.clone(),
@@ -150,10 +150,10 @@ async fn admit(app: &Arc<App>, line: &mut Line, greeting: Greeting) -> Result<An
         display_name,
     };
     let needs_a_moment = capabilities.is_empty();
-    let ack = hello_ack(&live, *welcome, (opened_as, reattached), &capabilities);
+    let ack = hello_ack(&connection, *welcome, (opened_as, reattached), &capabilities);
     say(line, &Addressed { frame: BrokerFrame::HelloAck(Box::new(ack)), request_id: None }).await?;
     app.metrics.connected();
-    Ok(Some(Ok(Box::new(Greeted { live, opened_as, needs_a_moment }))))
+    Ok(Some(Ok(Box::new(Greeted { live: connection, opened_as, needs_a_moment }))))
 }
 
 fn hello_ack(

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::ConnectInfo;
 use axum::extract::connect_info::Connected;
-use axum::extract::{ConnectInfo, Request};
 use axum::routing::{get, post};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
@@ -87,7 +87,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, routes: Router, stop: Cancel
         let routes = routes.clone();
         request.extensions_mut().insert(ConnectInfo(Peer(peer)));
         async move {
-            let response = routes.oneshot(request.map(axum::body::Body::new) as Request).await;
+            let response = routes.oneshot(request.map(axum::body::Body::new)).await;
             response.map_err(|never: Infallible| match never {})
         }
     });

@@ -319,14 +319,12 @@ impl Connection {
 
     async fn on_claimed(&mut self, claimed: Result<Vec<Claimed>, StoreError>) -> Result<(), Stuck> {
         let Some(Asked { kind, .. }) = self.claims.pop_front() else { return Ok(()) };
-        match claimed {
-            Ok(claimed) => self.hand_over(kind, claimed).await,
-            Err(_) => {
-                self.look = true;
-                self.look_from = self.app.clock.instant() + RETRY;
-                Ok(())
-            }
+        if let Ok(claimed) = claimed {
+            return self.hand_over(kind, claimed).await;
         }
+        self.look = true;
+        self.look_from = self.app.clock.instant() + RETRY;
+        Ok(())
     }
 
     /// Pushes what was claimed.

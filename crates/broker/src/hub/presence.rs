@@ -13,7 +13,7 @@ use crate::session::handshake::{Greeting, OpenedAs};
 /// A connection that was admitted.
 #[derive(Debug, Clone)]
 pub(crate) struct Presence {
-    pub(crate) presence_id: PresenceId,
+    pub(crate) id: PresenceId,
     pub(crate) mesh_id: MeshId,
     pub(crate) member_id: MemberId,
     pub(crate) lease: LeaseKey,
@@ -29,13 +29,13 @@ pub(crate) struct Presence {
 impl Presence {
     /// Everything that the client says about itself is cut to its limit and cleaned here: it ends up in other people's terminals.
     pub(crate) fn new(
-        (presence_id, now): (PresenceId, Timestamp),
+        (id, now): (PresenceId, Timestamp),
         admission: &Admission,
         welcome: &Welcome,
         (place, opened_as): (Place, OpenedAs),
     ) -> Self {
         let session = admission.session;
-        let lease = LeaseKey::of(&presence_id, admission, (&place, opened_as));
+        let lease = LeaseKey::of(&id, admission, (&place, opened_as));
         let capabilities = place.capabilities.unwrap_or_default();
         let named = place.display_name.as_deref().and_then(|name| name.parse::<DisplayName>().ok());
         let groups = place.groups.map_or_else(|| welcome.default_groups.clone(), clean_groups);
@@ -59,7 +59,7 @@ impl Presence {
             model: place.model.as_deref().map(name),
         };
         Self {
-            presence_id,
+            id,
             mesh_id: admission.mesh_id.clone(),
             member_id: welcome.member_id.clone(),
             lease,

@@ -88,13 +88,13 @@ impl Room {
     }
 
     pub(super) fn has_other(&self, member: &MemberId, than: &PresenceId) -> bool {
-        self.of_member(member).any(|occupant| occupant.takes_mail() && occupant.presence.presence_id != *than)
+        self.of_member(member).any(|occupant| occupant.takes_mail() && occupant.presence.id != *than)
     }
 
     /// Seats a connection. A session takes up its lease whatever became of the old socket; a member's connection takes up a
     /// broken one, and replaces an open one.
     pub(super) fn seat(&mut self, mut presence: Presence) -> (PresenceId, PresenceId, Arc<Doorbell>, bool) {
-        let connection = presence.presence_id.clone();
+        let connection = presence.id.clone();
         let mut reattached = false;
         if let Some(old) = self.leases.get(&presence.lease).cloned().and_then(|id| self.remove(&id)) {
             if let Some(doorbell) = old.doorbell() {
@@ -103,12 +103,12 @@ impl Room {
             let is_same_member = old.presence.member_id == presence.member_id;
             reattached = is_same_member && (presence.opened_as == OpenedAs::Session || !old.is_open());
             if reattached {
-                presence.presence_id = old.presence.presence_id;
+                presence.id = old.presence.id;
                 presence.peer.connected_at = old.presence.peer.connected_at;
             }
         }
         let doorbell = Arc::new(Doorbell::default());
-        let presence_id = presence.presence_id.clone();
+        let presence_id = presence.id.clone();
         self.entrances += 1;
         self.open += 1;
         self.leases.insert(presence.lease.clone(), presence_id.clone());
@@ -164,7 +164,7 @@ impl Room {
 
     pub(super) fn takes(&self, presence: &PresenceId) -> Takes {
         let Some(occupant) = self.presences.get(presence) else { return Takes::default() };
-        let is_me = |claimant: Option<&Occupant>| claimant.is_some_and(|it| it.presence.presence_id == *presence);
+        let is_me = |claimant: Option<&Occupant>| claimant.is_some_and(|it| it.presence.id == *presence);
         let session = occupant.presence.session.map(|session| session.pubkey);
         Takes {
             member: is_me(self.claimant(&occupant.presence.member_id)),
