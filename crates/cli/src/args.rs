@@ -10,7 +10,7 @@ use claudemesh_proto::{DisplayName, MemberRole, Priority, Slug};
 #[derive(Debug, Parser)]
 #[command(name = "claudemesh", version, max_term_width = 100, after_help = EXIT_CODES)]
 pub(crate) struct Arguments {
-    /// Print JSON on standard output, one value per line; the fields are in each verb's help
+    /// Print JSON, one value per line, with the fields that each verb's help names
     #[arg(long, global = true)]
     pub(crate) json: bool,
     #[command(subcommand)]
@@ -26,7 +26,7 @@ pub(crate) enum Verb {
     #[command(after_help = "JSON: {meshes: [{mesh, meshId, memberId, brokerUrl, pubkey, joinedAt, ownerKey}]}")]
     List,
     Leave(Leave),
-    /// List who is here now
+    /// List who is here now, besides this command
     #[command(after_help = "JSON: {peers: [{pubkey, memberPubkey, displayName, status, summary, groups, sessionId, \
         connectedAt, cwd, peerRole, hostname?, peerType?, channel?, model?}]}")]
     Peers(OneMesh),
@@ -141,7 +141,7 @@ pub(crate) struct Leave {
     after_help = "A member's name reaches whichever of the member's connections comes for the mail; a session's own \
     name reaches that session. A name that means more than one is refused with the candidates.\n\n\
     JSON: {messageId, to: {name, pubkey}, state: \"delivered\"|\"queued\"|\"claimed\"|\"held\"|\"expired\"|\"revoked\", \
-    status: \"delivered\"|\"held\"|\"disconnected\"}"
+    status: \"delivered\"|\"held\"|\"disconnected\"|null}"
 )]
 pub(crate) struct Send {
     /// A name, a key, or the first 8 characters of a key or more

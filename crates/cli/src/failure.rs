@@ -34,7 +34,7 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
 }
 
 fn text(error: &anyhow::Error) -> String {
-    let mut text = format!("error: {error:#}\n");
+    let mut text = format!("error: {error}\n");
     if let Some(advice) = error.downcast_ref::<Error>().and_then(advice) {
         let _ = writeln!(text, "try: {advice}");
     }

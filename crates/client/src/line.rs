@@ -85,6 +85,11 @@ impl Line {
         &self.connection
     }
 
+    /// Our own name for this connection, by which it is found in [`Connection::peers`].
+    pub fn session_id(&self) -> &str {
+        &self.dial.place.session_id
+    }
+
     /// Sends a message and waits until it is accepted; tries up to 5 times, always under the same id, when the connection is
     /// lost, the ack does not come, or the refusal may pass.
     ///
@@ -93,12 +98,14 @@ impl Line {
     pub async fn send(&mut self, send: &Send) -> Result<MessageId> {
         let mut backoff = Backoff::default();
         let mut attempts_left = ATTEMPTS;
+        let mut is_stuck = false;
         loop {
             attempts_left -= 1;
-            let failure = match self.attempt(send).await {
+            let failure = match self.attempt(send, is_stuck).await {
                 Ok(id) => return Ok(id),
                 Err(error) => error,
             };
+            is_stuck = matches!(failure, Error::TimedOut { .. });
             let may_pass = match &failure {
                 Error::NotAccepted(words) => !is_permanent(words),
                 other => other.is_transient(),
@@ -115,8 +122,9 @@ impl Line {
         self.connection.close().await;
     }
 
-    async fn attempt(&mut self, send: &Send) -> Result<MessageId> {
-        if self.connection.ended().is_some() {
+    /// A connection on which an ack did not come may be dead without knowing it yet: it is not used again.
+    async fn attempt(&mut self, send: &Send, is_stuck: bool) -> Result<MessageId> {
+        if is_stuck || self.connection.ended().is_some() {
             (self.connection, self.pushes) = self.dial.open().await?;
         }
         accepted(&self.connection.send(send.clone()).await?)

@@ -1,0 +1,115 @@
+//! A real broker: the program, on a free port, with a directory of its own.
+
+use std::env;
+use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Once;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+pub(crate) struct Broker {
+    child: Child,
+    url: String,
+    port: u16,
+    dir: TempDir,
+}
+
+impl Broker {
+    pub(crate) fn start() -> Self {
+        Self::on(0, tempfile::tempdir().unwrap())
+    }
+
+    /// `http://127.0.0.1:PORT`
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Kills the broker as `kill -9` does and starts another on the same files and port.
+    pub(crate) fn crash_and_restart(mut self) -> Self {
+        self.stop();
+        let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap());
+        Self::on(self.port, dir)
+    }
+
+    /// Every byte that the broker keeps on disk.
+    pub(crate) fn bytes_on_disk(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut dirs = vec![self.dir.path().to_owned()];
+        while let Some(dir) = dirs.pop() {
+            for entry in std::fs::read_dir(dir).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    dirs.push(path);
+                } else if let Ok(mut file) = std::fs::File::open(path) {
+                    file.read_to_end(&mut bytes).unwrap();
+                }
+            }
+        }
+        bytes
+    }
+
+    fn on(port: u16, dir: TempDir) -> Self {
+        let data = dir.path().join("data");
+        let mut child = Command::new(program())
+            .args(["--port", &port.to_string(), "--data-dir"])
+            .arg(&data)
+            .env_clear()
+            .env("RUST_LOG", "info")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (found, address) = mpsc::sync_channel(1);
+        watch(child.stdout.take().unwrap(), found.clone());
+        watch(child.stderr.take().unwrap(), found);
+        let port = address.recv_timeout(Duration::from_secs(30)).expect("the broker prints its address");
+        Self { child, url: format!("http://127.0.0.1:{port}"), port, dir }
+    }
+
+    fn stop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Reads a stream to its end, so that the broker never blocks on it, and tells the first port it names.
+fn watch(stream: impl Read + Send + 'static, found: mpsc::SyncSender<u16>) {
+    thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            if let Some(port) = port_in(&line) {
+                // Only the first is waited for.
+                let _ = found.try_send(port);
+            }
+        }
+    });
+}
+
+fn port_in(line: &str) -> Option<u16> {
+    let (_, rest) = line.split_once("127.0.0.1:")?;
+    rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse().ok().filter(|port| *port != 0)
+}
+
+/// The broker's program beside ours. A whole build has made it; a build of this crate alone has not, and makes it here.
+fn program() -> PathBuf {
+    static BUILD: Once = Once::new();
+    let program = PathBuf::from(env!("CARGO_BIN_EXE_claudemesh")).with_file_name("claudemesh-broker");
+    BUILD.call_once(|| {
+        if !program.exists() {
+            let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+            let built = Command::new(cargo).args(["build", "-p", "claudemesh-broker"]).status().unwrap();
+            assert!(built.success(), "the broker builds");
+        }
+    });
+    program
+}

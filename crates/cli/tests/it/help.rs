@@ -1,0 +1,37 @@
+//! Help texts are part of the interface: they document the JSON and the exit codes.
+
+use crate::user::User;
+
+#[test]
+fn every_help_text_is_as_documented() {
+    let user = User::new();
+    let verbs = [
+        "",
+        "create",
+        "invite",
+        "invite list",
+        "invite revoke",
+        "join",
+        "list",
+        "leave",
+        "peers",
+        "members",
+        "send",
+        "inbox",
+        "msg-status",
+        "verify",
+    ];
+    let help = |verb: &str| {
+        let words: Vec<_> = verb.split_whitespace().chain(["--help"]).collect();
+        let said = user.run(&words);
+        assert_eq!((said.code, said.stderr.as_str()), (0, ""), "{verb}");
+        format!("\n$ claudemesh {}\n{}", words.join(" "), said.stdout)
+    };
+    insta::assert_snapshot!(verbs.map(help).concat());
+}
+
+#[test]
+fn the_version_is_printed() {
+    let said = User::new().run(&["--version"]);
+    assert_eq!((said.code, said.stdout.as_str()), (0, concat!("claudemesh ", env!("CARGO_PKG_VERSION"), "\n")));
+}

@@ -1,0 +1,12 @@
+//! The `claudemesh` program as a person runs it: its own process, its own directory, a real broker.
+
+#[cfg(test)]
+mod broker;
+#[cfg(test)]
+mod help;
+#[cfg(test)]
+mod local;
+#[cfg(test)]
+mod mesh;
+#[cfg(test)]
+mod user;

@@ -1,0 +1,221 @@
+//! Two people, one broker: everything from the README and what goes wrong around it.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::Child;
+
+use serde_json::Value;
+
+use crate::broker::Broker;
+use crate::user::User;
+
+struct Team {
+    anna: User,
+    ben: User,
+    broker: Broker,
+}
+
+impl Team {
+    fn new() -> Self {
+        let (anna, ben, broker) = (User::new(), User::new(), Broker::start());
+        anna.json_one(&["create", "team", "--broker", broker.url(), "--name", "Anna"]);
+        let invite = anna.json_one(&["invite"]);
+        ben.json_one(&["join", invite["url"].as_str().unwrap(), "--name", "Ben"]);
+        Self { anna, ben, broker }
+    }
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap()
+}
+
+/// `inbox --wait`, ended when dropped.
+struct Waiting {
+    child: Child,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+}
+
+impl Waiting {
+    fn start(user: &User) -> Self {
+        let mut child = user.command(&["inbox", "--wait", "--json"]).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines }
+    }
+
+    fn next(&mut self) -> Value {
+        serde_json::from_str(&self.lines.next().unwrap().unwrap()).unwrap()
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_message_for_somebody_who_is_away_arrives_once_and_is_marked_delivered() {
+    let team = Team::new();
+    let sent = team.anna.json_one(&["send", "Ben", "the", "canary", "sings"]);
+    assert_eq!((text(&sent["state"]), text(&sent["to"]["name"])), ("queued", "Ben"));
+    let got = team.ben.json(&["inbox"]);
+    assert_eq!(got.len(), 1);
+    assert_eq!((text(&got[0]["text"]), text(&got[0]["from"])), ("the canary sings", "Anna"));
+    assert_eq!(got[0]["messageId"], sent["messageId"]);
+    assert_eq!(team.ben.json(&["inbox"]).len(), 0, "shown once");
+    assert_eq!(team.ben.json(&["inbox", "--all"]).len(), 1, "kept");
+    let status = team.anna.json_one(&["msg-status", &text(&sent["messageId"])[..8]]);
+    assert_eq!((&status["delivered"], text(&status["recipients"][0]["state"])), (&Value::Bool(true), "delivered"));
+    let bytes = team.broker.bytes_on_disk();
+    assert!(!bytes.windows(6).any(|window| window == b"canary"), "the broker's files hold no plain text");
+}
+
+#[test]
+fn somebody_who_waits_has_the_message_before_send_returns_also_after_a_crash_of_the_broker() {
+    let Team { anna, ben, broker } = Team::new();
+    let mut waiting = Waiting::start(&ben);
+    anna.json_one(&["send", "Ben", "one"]);
+    assert_eq!(text(&waiting.next()["text"]), "one");
+    let sent = anna.json_one(&["send", "Ben", "two"]);
+    assert_eq!((text(&sent["state"]), text(&waiting.next()["text"])), ("delivered", "two"));
+    let _broker = broker.crash_and_restart();
+    anna.json_one(&["send", "Ben", "three"]);
+    assert_eq!(text(&waiting.next()["text"]), "three");
+}
+
+#[test]
+fn text_comes_from_standard_input_and_arrives_as_it_was() {
+    let team = Team::new();
+    let said = team.anna.run_with_input(&["send", "Ben", "-", "--priority", "now"], "first\nsecond – ü\n".as_bytes());
+    assert_eq!(said.code, 0, "{said:?}");
+    let got = team.ben.json(&["inbox"]);
+    assert_eq!((text(&got[0]["text"]), text(&got[0]["priority"])), ("first\nsecond – ü", "now"));
+    for (input, why) in
+        [(vec![b'x'; 70_000], "more than 65536 bytes"), (vec![0xff], "not UTF-8"), (vec![], "nothing to send")]
+    {
+        let said = team.anna.run_with_input(&["send", "Ben", "-"], &input);
+        assert_eq!(said.code, 3, "{said:?}");
+        assert!(said.stderr.contains(why), "{said:?}");
+    }
+    let said = team.anna.run_with_input(&["send", "Ben", "-"], &vec![b'x'; 60_000]);
+    assert_eq!(said.code, 3);
+    assert!(said.stderr.contains("the message is too large"), "{said:?}");
+}
+
+#[test]
+fn names_that_mean_nobody_or_two_send_nothing() {
+    let team = Team::new();
+    let nobody = team.anna.run(&["send", "Carl", "hi"]);
+    assert_eq!((nobody.code, nobody.stderr.as_str()), (5, "error: nobody is called \"Carl\"; there are: Anna, Ben\n"));
+    let other = User::new();
+    let invite = team.anna.json_one(&["invite"]);
+    other.json_one(&["join", text(&invite["url"]), "--name", "Ben"]);
+    let two = team.anna.run(&["send", "ben", "hi"]);
+    assert_eq!(two.code, 3);
+    assert!(two.stderr.contains("\"ben\" may mean 2 recipients, so nothing was done:"), "{two:?}");
+    assert_eq!(team.ben.json(&["inbox"]).len() + other.json(&["inbox"]).len(), 0);
+    let key = text(&team.ben.json_one(&["list"])["meshes"][0]["pubkey"]).to_owned();
+    assert_eq!(team.anna.json_one(&["send", &key[..16], "hi"])["to"]["pubkey"], Value::from(key));
+    assert_eq!(team.ben.json(&["inbox"]).len(), 1);
+}
+
+#[test]
+fn both_sides_see_the_same_safety_number() {
+    let team = Team::new();
+    let (a, b) = (team.anna.json_one(&["verify", "Ben"]), team.ben.json_one(&["verify", "Anna"]));
+    assert_eq!(a["safetyNumber"], b["safetyNumber"]);
+    assert_eq!((&a["memberPubkey"], &a["ownPubkey"]), (&b["ownPubkey"], &b["memberPubkey"]));
+    assert_eq!(team.anna.run(&["verify", "Anna"]).code, 3);
+}
+
+#[test]
+fn invites_run_out_and_are_taken_back() {
+    let team = Team::new();
+    let invite = team.anna.json_one(&["invite", "--uses", "2", "--expires", "1h"]);
+    let late = User::new();
+    late.json_one(&["join", text(&invite["url"]), "--name", "Carl"]);
+    assert_eq!(late.json_one(&["join", text(&invite["url"])])["status"], "already");
+    team.anna.json_one(&["invite", "revoke", text(&invite["id"])]);
+    let refused = User::new().run(&["join", text(&invite["url"]), "--name", "Dora"]);
+    assert_eq!(refused.code, 3, "{refused:?}");
+    assert!(refused.stderr.contains("invite_revoked (HTTP 400)\ntry: ask for a new invite"), "{refused:?}");
+    let list = team.anna.json_one(&["invite", "list"]);
+    let row = list["invites"].as_array().unwrap().iter().find(|row| row["id"] == invite["id"]).unwrap();
+    assert_eq!((&row["usedCount"], row["revokedAt"].is_string()), (&Value::from(1), true));
+    assert_eq!(team.anna.run(&["invite", "revoke", "nothing"]).code, 5);
+    assert_eq!(team.ben.run(&["invite"]).code, 5, "no owner's key");
+}
+
+#[test]
+fn a_slug_is_taken_once() {
+    let team = Team::new();
+    let again = team.anna.run(&["create", "team", "--broker", team.broker.url()]);
+    assert_eq!(again.code, 6, "known here: {again:?}");
+    let other = User::new().run(&["create", "team", "--broker", team.broker.url()]);
+    assert_eq!(other.code, 6, "known to the broker: {other:?}");
+    assert!(other.stderr.contains("slug_taken"), "{other:?}");
+}
+
+#[test]
+fn members_and_peers_are_listed() {
+    let team = Team::new();
+    let members = team.ben.json_one(&["members"]);
+    let names: Vec<_> =
+        members["members"].as_array().unwrap().iter().map(|member| text(&member["displayName"])).collect();
+    assert_eq!(names, ["Anna", "Ben"]);
+    assert_eq!((text(&members["members"][0]["role"]), text(&members["members"][1]["role"])), ("admin", "member"));
+    let _waiting = Waiting::start(&team.anna);
+    let peers = team.ben.json_one(&["peers"]);
+    assert!(peers["peers"].as_array().unwrap().iter().all(|peer| peer["channel"] == "claudemesh-cli"), "{peers}");
+}
+
+#[test]
+fn what_people_see() {
+    let broker = Broker::start();
+    let (anna, ben) = (User::new(), User::new());
+    let mut seen = vec![anna.run(&["create", "team", "--broker", broker.url(), "--name", "Anna"])];
+    let mesh = text(&anna.json_one(&["list"])["meshes"][0]["meshId"]).to_owned();
+    let invite = anna.run(&["invite"]);
+    let url = invite.stdout.trim().to_owned();
+    seen.push(ben.run(&["join", &url, "--name", "Ben"]));
+    seen.push(ben.run(&["join", &url]));
+    let sent = anna.run(&["send", "Ben", "hello"]);
+    let id = sent.stdout.split_whitespace().nth(1).unwrap().to_owned();
+    seen.push(sent);
+    let got = ben.run(&["inbox"]);
+    let at = got.stdout.split_whitespace().nth(2).unwrap().to_owned();
+    let key = text(&anna.json_one(&["list"])["meshes"][0]["pubkey"])[..12].to_owned();
+    seen.push(got);
+    seen.push(ben.run(&["inbox"]));
+    let home = anna.home().to_string_lossy().into_owned();
+    let changing = [(home.as_str(), "HOME"), (&mesh, "MESH-ID"), (&id, "MESSAGE-ID"), (&at, "TIME"), (&key, "KEY")];
+    let seen: Vec<_> = seen.iter().map(|said| said.without(&changing)).collect();
+    insta::assert_snapshot!(seen.join("\n"));
+    assert_eq!(invite.code, 0);
+    assert!(invite.stderr.contains("Lets its holder into team as member, once, until "), "{invite:?}");
+}
+
+#[cfg(unix)]
+#[test]
+fn everything_on_disk_is_private() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let team = Team::new();
+    team.anna.json_one(&["send", "Ben", "hi"]);
+    team.ben.json(&["inbox"]);
+    for user in [&team.anna, &team.ben] {
+        let mut dirs = vec![user.home().to_owned()];
+        while let Some(dir) = dirs.pop() {
+            assert_eq!(fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700, "{}", dir.display());
+            for entry in fs::read_dir(&dir).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    dirs.push(path);
+                } else {
+                    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600, "{}", path.display());
+                }
+            }
+        }
+    }
+}
