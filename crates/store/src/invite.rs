@@ -2,8 +2,10 @@
 
 use claudemesh_proto::invite::Invite;
 use claudemesh_proto::{DisplayName, InviteId, MemberId, MemberRole, MeshId, PublicKey, Timestamp};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use crate::audit::{self, Entry};
 use crate::error::StoreError;
 use crate::sql::{Connection, Sql, Value, sql};
 use crate::{Store, id};
@@ -89,8 +91,15 @@ impl Store {
         if tx.connection().execute(INVITE, &values).await? == 0 {
             return Ok(None);
         }
-        tx.commit().await?;
         let NewInvite { role, max_uses, expires_at, .. } = *invite;
+        let entry = Entry {
+            mesh_id: &invite.mesh_id,
+            event: "invite_created",
+            actor: Some((&invite.created_by, None)),
+            payload: json!({"inviteId": invite_id, "role": role, "maxUses": max_uses, "expiresAt": expires_at}),
+        };
+        audit::record(&mut tx.connection(), &entry, now).await?;
+        tx.commit().await?;
         Ok(Some(Invite { id: invite_id, role, max_uses, used_count: 0, expires_at, created_at: now, revoked_at: None }))
     }
 
@@ -116,15 +125,31 @@ impl Store {
         Ok(invites.collect::<sqlx::Result<_>>()?)
     }
 
-    /// Takes an invite back; whether the mesh has it. Doing it again changes nothing.
-    pub async fn revoke_invite(&self, mesh_id: &MeshId, invite_id: &InviteId) -> Result<bool, StoreError> {
+    /// Takes an invite back in the name of a member; whether the mesh has it. Doing it again changes nothing.
+    pub async fn revoke_invite(
+        &self,
+        mesh_id: &MeshId,
+        invite_id: &InviteId,
+        by: &MemberId,
+    ) -> Result<bool, StoreError> {
+        const FIND: Sql = sql!("select id from invite where mesh_id = $1 and id = $2");
         const REVOKE: Sql =
-            sql!("update invite set revoked_at = coalesce(revoked_at, $3) where mesh_id = $1 and id = $2");
-        let values = [mesh_id.as_str().into(), invite_id.as_str().into(), self.now().as_millis().into()];
+            sql!("update invite set revoked_at = $3 where mesh_id = $1 and id = $2 and revoked_at is null");
+        let now = self.now();
+        let ids = [mesh_id.as_str().into(), invite_id.as_str().into()];
         let mut tx = self.db().write().await?;
-        let found = tx.connection().execute(REVOKE, &values).await? > 0;
+        let mut connection = tx.connection();
+        if connection.row(FIND, &ids).await?.is_none() {
+            return Ok(false);
+        }
+        let [mesh, invite] = ids;
+        if connection.execute(REVOKE, &[mesh, invite, now.as_millis().into()]).await? > 0 {
+            let payload = json!({"inviteId": invite_id});
+            let entry = Entry { mesh_id, event: "invite_revoked", actor: Some((by, None)), payload };
+            audit::record(&mut connection, &entry, now).await?;
+        }
         tx.commit().await?;
-        Ok(found)
+        Ok(true)
     }
 
     /// Makes a member of whoever brings a registered token. Using the invite up and making the member are one transaction.
@@ -195,6 +220,13 @@ async fn redeem(
         let member = member.ok_or_else(|| StoreError::Unavailable("the member is being changed".into()))?;
         return Ok(Redeemed::AlreadyMember(member.parsed(0)?));
     }
+    let entry = Entry {
+        mesh_id: &mesh_id,
+        event: "member_joined",
+        actor: Some((&member_id, Some(&redemption.display_name))),
+        payload: json!({"inviteId": invite_id, "pubkey": redemption.pubkey, "role": redemption.role}),
+    };
+    audit::record(connection, &entry, now).await?;
     Ok(Redeemed::Joined(member_id))
 }
 

@@ -7,6 +7,7 @@
 //! An answer of `Ok` means that the commit is synced (D1). After each commit the bell is rung for whom it concerns.
 #![warn(missing_docs)]
 
+mod audit;
 mod batch;
 mod clock;
 mod db;

@@ -2,6 +2,7 @@
 
 use claudemesh_proto::{DisplayName, MemberId, MeshId, PublicKey, Slug};
 
+use crate::audit::{self, Entry};
 use crate::error::StoreError;
 use crate::sql::{Sql, sql};
 use crate::{Store, id};
@@ -66,6 +67,13 @@ impl Store {
         connection
             .execute(ADMIN, &[mesh_id.into(), member_id.into(), (&member).into(), name.into(), now.into()])
             .await?;
+        let entry = Entry {
+            mesh_id: &made.mesh_id,
+            event: "mesh_created",
+            actor: Some((&made.member_id, Some(&mesh.display_name))),
+            payload: serde_json::json!({"slug": mesh.slug, "ownerPubkey": mesh.owner_pubkey}),
+        };
+        audit::record(&mut connection, &entry, self.now()).await?;
         tx.commit().await?;
         Ok(Some(made))
     }

@@ -54,7 +54,7 @@ pub(crate) async fn list(app: &App, live: &Live) -> Result<BrokerFrame, Fault> {
 pub(crate) async fn revoke(app: &App, live: &Live, request: InviteRevoke) -> Result<BrokerFrame, Fault> {
     member::require_admin(app, live, ADMINS_ONLY).await?;
     let found = match request.id.parse::<InviteId>() {
-        Ok(id) => app.store.revoke_invite(&live.mesh_id, &id).await?,
+        Ok(id) => app.store.revoke_invite(&live.mesh_id, &id, &live.member_id).await?,
         Err(_) => false,
     };
     let status = if found { InviteRevokeStatus::Revoked } else { InviteRevokeStatus::NotFound };

@@ -1,0 +1,110 @@
+//! The audit log: what happened, in the transaction in which it happened (A1). Metadata only.
+//!
+//! Each mesh has one chain. An entry's hash covers the hash before it, so that nothing can be changed or left out in the middle
+//! without every later hash changing. `hash` is that of the existing protocol; `hash2` covers every field, also those that
+//! `hash` leaves out, in the encoding of everything newly signed.
+
+use claudemesh_proto::canonical::{self, SigningBytes};
+use claudemesh_proto::{DisplayName, MemberId, MeshId, Timestamp};
+use data_encoding::HEXLOWER;
+use serde_json::Value as Json;
+use sha2::{Digest as _, Sha256};
+
+use crate::sql::{Connection, Sql, Value, sql};
+
+/// Something that happened in a mesh.
+#[derive(Debug)]
+pub(crate) struct Entry<'a> {
+    pub(crate) mesh_id: &'a MeshId,
+    pub(crate) event: &'static str,
+    pub(crate) actor: Option<(&'a MemberId, Option<&'a DisplayName>)>,
+    /// An object of ids, roles and numbers; never a body, a token or a name that a person chose for something secret.
+    pub(crate) payload: Json,
+}
+
+/// Appends an entry to its mesh's chain. The chain's head is locked until the transaction ends, so that it never forks (A2).
+pub(crate) async fn record(connection: &mut Connection<'_>, entry: &Entry<'_>, now: Timestamp) -> sqlx::Result<()> {
+    const HEAD: Sql = sql!(
+        sqlite: "select audit_seq, audit_hash, audit_hash2 from mesh_head where mesh_id = $1",
+        postgres: "select audit_seq, audit_hash, audit_hash2 from mesh_head where mesh_id = $1 for update",
+    );
+    const ENTRY: Sql = sql!(
+        "insert into audit_log (mesh_id, seq, event_type, actor_member_id, actor_display_name, payload, prev_hash, hash, \
+         hash2, created_at) values ($1, $2, $3, nullif($4, ''), nullif($5, ''), $6, $7, $8, $9, $10)"
+    );
+    const ADVANCE: Sql =
+        sql!("update mesh_head set audit_seq = $2, audit_hash = $3, audit_hash2 = $4 where mesh_id = $1");
+    let mesh: Value<'_> = entry.mesh_id.as_str().into();
+    let head = connection.row(HEAD, std::slice::from_ref(&mesh)).await?.ok_or(sqlx::Error::RowNotFound)?;
+    let (seq, previous, previous2) = (head.int(0)? + 1, head.text(1)?, head.text(2)?);
+    let (hash, hash2) = (hash(&previous, entry, now), hash2(&previous2, seq, entry, now));
+    let (actor, name) = entry.actor_texts();
+    let payload = canonical::json(&entry.payload);
+    let values = [
+        mesh.clone(),
+        seq.into(),
+        entry.event.into(),
+        actor.into(),
+        name.into(),
+        (&payload).into(),
+        (&previous).into(),
+        (&hash).into(),
+        (&hash2).into(),
+        now.as_millis().into(),
+    ];
+    connection.execute(ENTRY, &values).await?;
+    connection.execute(ADVANCE, &[mesh, seq.into(), (&hash).into(), (&hash2).into()]).await?;
+    Ok(())
+}
+
+impl Entry<'_> {
+    /// The actor's id and name; empty where there is none, which no id or name is.
+    fn actor_texts(&self) -> (&str, &str) {
+        let actor = self.actor.map_or("", |(id, _)| id.as_str());
+        (actor, self.actor.and_then(|(_, name)| name).map_or("", DisplayName::as_str))
+    }
+}
+
+fn hash(previous: &str, entry: &Entry<'_>, now: Timestamp) -> String {
+    let actor = entry.actor.map(|(id, _)| id.as_str());
+    let line = canonical::audit_line(previous, entry.mesh_id.as_str(), entry.event, actor, (&entry.payload, now));
+    HEXLOWER.encode(&Sha256::digest(line.as_bytes()))
+}
+
+fn hash2(previous: &str, seq: i64, entry: &Entry<'_>, now: Timestamp) -> String {
+    let (actor, name) = entry.actor_texts();
+    let bytes = SigningBytes::new("audit")
+        .field(previous)
+        .field(entry.mesh_id.as_str())
+        .field(seq.to_string())
+        .field(entry.event)
+        .field(actor)
+        .field(name)
+        .field(canonical::json(&entry.payload))
+        .field(now.to_string())
+        .finish();
+    HEXLOWER.encode(&Sha256::digest(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_chain_is_that_of_the_vectors() {
+        let vectors: Json = serde_json::from_str(include_str!("../../testkit/data/vectors.json")).unwrap();
+        let mesh_id: MeshId = "meshTEST000000000000000000000001".parse().unwrap();
+        let member: MemberId = "memberTEST0000000000000000000001".parse().unwrap();
+        let sent = Entry {
+            mesh_id: &mesh_id,
+            event: "message_sent",
+            actor: Some((&member, None)),
+            payload: serde_json::json!({"targetSpec": "*", "priority": "next"}),
+        };
+        let first = hash("genesis", &sent, "2026-01-02T03:04:05.678Z".parse().unwrap());
+        assert_eq!(first, vectors["audit_chain"][0]["hash"]);
+        let left = Entry { mesh_id: &mesh_id, event: "peer_left", actor: None, payload: serde_json::json!({}) };
+        let second = hash(&first, &left, "2026-01-02T03:04:06.000Z".parse().unwrap());
+        assert_eq!(second, vectors["audit_chain"][1]["hash"]);
+    }
+}
