@@ -46,6 +46,8 @@ use hub::{Capacity, Hub};
 
 /// How long connections may take to close once the broker stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(8);
+/// How long the database may take to close after that.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// A broker that listens.
 #[derive(Debug)]
@@ -115,8 +117,8 @@ impl Broker {
             running.app.hub.check_invariants();
         }
         let is_empty = running.app.hub.open() == 0;
-        running.app.store.clone().close().await;
-        ended && is_empty
+        let closed = tokio::time::timeout(CLOSE_TIMEOUT, running.app.store.clone().close()).await.is_ok();
+        ended && is_empty && closed
     }
 }
 

@@ -25,6 +25,13 @@ impl DisplayName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// A name from text that may be too long, which is cut: clients make names of host names and process ids. `None` when
+    /// nothing visible is in it.
+    pub fn clipped(text: &str) -> Option<Self> {
+        let clean: String = one_line(text).chars().take(MAX_NAME_CHARS).collect();
+        clean.trim_end().parse().ok()
+    }
 }
 
 impl FromStr for DisplayName {
@@ -119,6 +126,12 @@ mod tests {
             assert_eq!(text.parse::<DisplayName>(), Err(BadName));
         }
         assert!("ü".repeat(64).parse::<DisplayName>().is_ok());
+    }
+
+    #[test]
+    fn a_long_name_can_be_cut() {
+        assert_eq!(DisplayName::clipped(&"x".repeat(80)).unwrap().as_str().len(), 64);
+        assert_eq!(DisplayName::clipped("\u{200B} "), None);
     }
 
     #[test]

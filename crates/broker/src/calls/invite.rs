@@ -82,8 +82,8 @@ pub(crate) async fn join(app: &App, join: Join) -> Result<Joined, NotJoined> {
     let pubkey: PublicKey = pubkey.parse().map_err(|_| refused("peer_pubkey must be 64 hex chars (32 bytes)"))?;
     // A key that nobody could seal for must not become a member.
     x25519_public(&pubkey).map_err(|_| refused("peer_pubkey is not a usable ed25519 public key"))?;
-    let display_name: DisplayName =
-        name.parse().map_err(|_| refused("display_name must be 1-64 visible characters"))?;
+    let name = DisplayName::clipped(&name);
+    let display_name = name.ok_or_else(|| refused("display_name must be 1-64 visible characters"))?;
     let payload: InvitePayload = serde_json::from_value(payload).map_err(|_| refused("invite_bad_signature"))?;
     let owner = check_signature(&payload).map_err(|()| refused("invite_bad_signature"))?;
     let mesh_id: MeshId = payload.mesh_id.parse().map_err(|_| refused("mesh_not_found"))?;

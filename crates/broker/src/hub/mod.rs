@@ -122,6 +122,14 @@ impl Hub {
         self.rooms().get(mesh).map(Room::peers).unwrap_or_default()
     }
 
+    /// Every session key that an open connection speaks for.
+    pub(crate) fn open_sessions(&self) -> Vec<(MeshId, PublicKey)> {
+        let rooms = self.rooms();
+        let of =
+            |(mesh, room): (&MeshId, &Room)| room.open_sessions().map(|key| (mesh.clone(), key)).collect::<Vec<_>>();
+        rooms.iter().flat_map(of).collect()
+    }
+
     /// How many connections are open.
     pub(crate) fn open(&self) -> usize {
         self.rooms().values().map(Room::open).sum()

@@ -37,7 +37,7 @@ impl Presence {
         let session = admission.session;
         let lease = LeaseKey::of(&id, admission, (&place, opened_as));
         let capabilities = place.capabilities.unwrap_or_default();
-        let named = place.display_name.as_deref().and_then(|name| name.parse::<DisplayName>().ok());
+        let named = place.display_name.as_deref().and_then(DisplayName::clipped);
         let groups = place.groups.map_or_else(|| welcome.default_groups.clone(), clean_groups);
         let peer = Peer {
             pubkey: session.map_or(admission.member_pubkey, |session| session.pubkey),

@@ -176,6 +176,10 @@ impl Room {
         self.of_session(key).any(|occupant| occupant.is_open() && occupant.presence.speaks_for_session)
     }
 
+    pub(super) fn open_sessions(&self) -> impl Iterator<Item = PublicKey> {
+        self.sessions.keys().copied().filter(|key| self.is_session_open(key))
+    }
+
     pub(super) fn is_draining(&self, recipient: &Recipient) -> bool {
         match recipient {
             Recipient::Member(member) => self.claimant(member).is_some(),
