@@ -149,6 +149,8 @@ impl Reader {
 async fn open_sqlite(path: &Path) -> Result<Db, OpenError> {
     let at = |source| OpenError::Open { what: path.display().to_string(), source };
     let lock = lock(path)?;
+    // SQLite gives its WAL the mode of the database.
+    private_file(path).map_err(|source| OpenError::File { path: path.to_owned(), source })?;
     let options = SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(true)
@@ -222,12 +224,21 @@ async fn require(db: &Db, settings: &[(&'static str, &[&str])]) -> Result<(), Op
 fn lock(path: &Path) -> Result<File, OpenError> {
     let lock_path = path.with_extension("lock");
     let at = |source| OpenError::File { path: lock_path.clone(), source };
-    let file = File::options().create(true).truncate(false).write(true).open(&lock_path).map_err(at)?;
+    let file = private_file(&lock_path).map_err(at)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: path.to_owned() }),
         Err(TryLockError::Error(source)) => Err(at(source)),
     }
+}
+
+/// Opens a file that only its owner may read, making it if it is missing.
+fn private_file(path: &Path) -> std::io::Result<File> {
+    let mut options = File::options();
+    options.create(true).truncate(false).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
 }
 
 /// Used by health checks: answers when the database does.
