@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{PgPool, Postgres, Sqlite, SqlitePool, Transaction};
+use sqlx::{Connection as _, PgConnection, PgPool, Postgres, Sqlite, SqlitePool, Transaction};
 
 use crate::error::OpenError;
 use crate::sql::{Connection, Sql, sql};
@@ -188,6 +188,9 @@ async fn open_postgres(url: &str) -> Result<Db, OpenError> {
     // The address may hold a password: it is never part of an error.
     let at = |source| OpenError::Open { what: "PostgreSQL (DATABASE_URL)".into(), source };
     let options = PgConnectOptions::from_str(url).map_err(at)?.statement_cache_capacity(64);
+    // One connection first: a pool only ever says that it timed out.
+    let first = PgConnection::connect_with(&options).await.map_err(at)?;
+    first.close().await.map_err(at)?;
     let pool = PgPoolOptions::new()
         .max_connections(POSTGRES_CONNECTIONS)
         .acquire_timeout(ACQUIRE_TIMEOUT)

@@ -9,7 +9,7 @@ pub enum OpenError {
     #[error("the database address must be postgres://… or sqlite://PATH")]
     BadUrl,
     /// A file beside the database cannot be used.
-    #[error("cannot use {}: {source}", path.display())]
+    #[error("cannot use {}", path.display())]
     File {
         /// The file.
         path: PathBuf,
@@ -23,7 +23,7 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// The database does not open or does not answer.
-    #[error("cannot open {what}: {source}")]
+    #[error("cannot open {what}")]
     Open {
         /// The file, or which server.
         what: String,
@@ -31,7 +31,7 @@ pub enum OpenError {
         source: sqlx::Error,
     },
     /// The tables could not be brought up to date.
-    #[error("cannot bring the database's tables up to date: {0}")]
+    #[error("cannot bring the database's tables up to date")]
     Migrate(#[source] sqlx::migrate::MigrateError),
     /// The database would lose commits in a crash.
     #[error("the database does not keep what it commits: {setting} is {value:?}, and must be {allowed}")]
