@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use claudemesh_proto::{MeshId, Timestamp};
 
+use crate::crash::crash_point;
 use crate::db::{Db, Tx};
 use crate::delivery::{self, Claim, Claimed, Reclaim};
 use crate::error::Failure;
@@ -120,7 +121,9 @@ pub(crate) async fn commit(
     batch.write_heads().await?;
     let Batch { mut tx, backlog, rings, .. } = batch;
     backlog.write(&mut tx.connection()).await?;
+    crash_point("batch.written");
     tx.commit().await.map_err(Failure::of_database)?;
+    crash_point("batch.committed");
     let rings = rings.into_iter().map(|((mesh_id, recipient), from_start)| Ring { mesh_id, recipient, from_start });
     Ok((outcomes, rings.collect()))
 }

@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::Clock;
 use crate::batch::{self, Outcome, Request, Ring, Settings};
+use crate::crash::crash_point;
 use crate::db::Db;
 use crate::error::{Blame, Failure, StoreError, is_failed_sync};
 
@@ -172,6 +173,7 @@ impl Shard {
                     if taken == 0 {
                         return;
                     }
+                    crash_point("journal.taken");
                     self.write(std::mem::take(&mut entries)).await;
                 }
             }
@@ -186,6 +188,7 @@ impl Shard {
                 Ok((outcomes, rings)) => {
                     (self.tools.bell)(&rings);
                     let abandoned = answer(entries, outcomes);
+                    crash_point("journal.answered");
                     if !abandoned.is_empty() {
                         waiting.push(abandoned);
                     }

@@ -10,6 +10,7 @@
 mod audit;
 mod batch;
 mod clock;
+mod crash;
 mod db;
 mod delivery;
 mod error;
@@ -50,6 +51,7 @@ pub use settle::{Release, Settle, Settled};
 pub use status::{Path, Step};
 
 use batch::{Outcome, Request, Settings};
+use crash::crash_point;
 use db::{Db, PING};
 use journal::{Journal, Tools};
 use sql::{Sql, sql};
@@ -100,6 +102,7 @@ impl Store {
         let db = Db::open(&options.url).await?;
         let at = |source| OpenError::Open { what: "the journal".into(), source };
         let incarnation = node::begin(&db, &options.node).await.map_err(at)?;
+        crash_point("open.begun");
         let settings = Settings { incarnation, message_ttl: options.message_ttl };
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let clock = options.clock;

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use claudemesh_proto::{MeshId, MessageId, PresenceId};
 
 use crate::batch::Batch;
+use crate::crash::crash_point;
 use crate::delivery::DeliveryId;
 use crate::recipient::Recipient;
 use crate::sql::{Sql, folded, json, sql};
@@ -104,6 +105,7 @@ pub(crate) async fn release(batch: &mut Batch, releases: &[&Release]) -> sqlx::R
         .collect();
     if !rows.is_empty() {
         batch.connection().execute(FREE, &[(&json(&rows)?).into()]).await?;
+        crash_point("release.done");
     }
     for release in releases {
         let recipients: HashSet<&Recipient> = release.held.iter().map(|(_, recipient)| recipient).collect();

@@ -8,6 +8,7 @@ use claudemesh_proto::limits::REPLAY_MEMORY;
 use claudemesh_proto::{MeshId, Timestamp};
 
 use crate::batch::Backlog;
+use crate::crash::crash_point;
 use crate::db::Db;
 use crate::error::StoreError;
 use crate::journal::Meters;
@@ -151,7 +152,9 @@ impl Checkpoints {
         const TRUNCATE: &str = "pragma wal_checkpoint(truncate)";
         let Db::Sqlite { writer, checkpointer, file, .. } = &self.db else { return Ok(()) };
         let mut connection = checkpointer.acquire().await?;
+        crash_point("checkpoint.before");
         sqlx::query(PASSIVE).execute(&mut *connection).await?;
+        crash_point("checkpoint.after");
         let mut wal = file.path.clone().into_os_string();
         wal.push("-wal");
         let bytes = std::fs::metadata(&wal).map_or(0, |metadata| metadata.len());
