@@ -10,9 +10,6 @@ use crate::batch::Batch;
 use crate::error::StoreError;
 use crate::sql::{Sql, json, sql};
 
-/// Sessions said to be connected in one transaction.
-const TOUCHED_AT_ONCE: usize = 500;
-
 /// A handshake whose signature was found to be good.
 #[derive(Debug, Clone)]
 pub struct Admission {
@@ -302,23 +299,4 @@ async fn own_sessions(batch: &mut Batch, sessions: &[(&MeshId, SessionClaim, Mem
         batch.connection().execute(MOVE_MAIL, &[mesh.as_str().into(), (&key).into(), member.as_str().into()]).await?;
     }
     Ok(())
-}
-
-impl Store {
-    /// Says that these sessions are connected now, so that their keys go on taking mail.
-    pub async fn touch_sessions(&self, sessions: &[(MeshId, PublicKey)]) -> Result<(), StoreError> {
-        const TOUCH: Sql = sql!(
-            "insert into session (mesh_id, session_pubkey, member_id, proven_at, last_seen_at) \
-             select s.mesh_id, s.session_pubkey, s.member_id, s.proven_at, $2 from ",
-            rows " cross join session s where s.mesh_id = r.value ->> 0 and s.session_pubkey = r.value ->> 1 \
-                   on conflict (mesh_id, session_pubkey) do update set last_seen_at = excluded.last_seen_at"
-        );
-        let now = self.now().as_millis();
-        for some in sessions.chunks(TOUCHED_AT_ONCE) {
-            let mut tx = self.db().write().await?;
-            tx.connection().execute(TOUCH, &[(&json(&some)?).into(), now.into()]).await?;
-            tx.commit().await?;
-        }
-        Ok(())
-    }
 }

@@ -8,20 +8,20 @@ use crate::edge::server::Running;
 const LEASES_EVERY: Duration = Duration::from_secs(1);
 const ROWS_EVERY: Duration = Duration::from_mins(1);
 /// A session key goes on taking mail for days after it was last seen, so an hour is often enough.
-const TOUCH_EVERY: Duration = Duration::from_hours(1);
+const REFRESH_EVERY: Duration = Duration::from_hours(1);
 
 /// Runs until the broker stops.
 pub(crate) async fn run(running: Arc<Running>) {
     let app = &running.app;
     let mut leases = tokio::time::interval(LEASES_EVERY);
     let mut rows = tokio::time::interval(ROWS_EVERY);
-    let mut touch = tokio::time::interval(TOUCH_EVERY);
+    let mut refresh = tokio::time::interval(REFRESH_EVERY);
     loop {
         tokio::select! {
             () = running.stop.cancelled() => return,
             _ = leases.tick() => app.hub.end_leases(app.clock.now()),
-            _ = touch.tick() => {
-                if let Err(error) = app.store.touch_sessions(&app.hub.open_sessions()).await {
+            _ = refresh.tick() => {
+                if let Err(error) = app.store.refresh_sessions(&app.hub.open_sessions()).await {
                     tracing::warn!(error = %error, "open sessions could not be written down; the next time is in an hour");
                 }
             }
