@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use claudemesh_client::{Error, Kind, Unresolved};
 use claudemesh_proto::ErrorCode;
+use claudemesh_proto::text::many_lines;
 
 pub(crate) const BAD_ARGUMENTS: u8 = 3;
 
@@ -34,7 +35,8 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
 }
 
 fn text(error: &anyhow::Error) -> String {
-    let mut text = format!("error: {error}\n");
+    // Some of it may be a broker's words.
+    let mut text = format!("error: {}\n", many_lines(&error.to_string()));
     if let Some(advice) = error.downcast_ref::<Error>().and_then(advice) {
         let _ = writeln!(text, "try: {advice}");
     }

@@ -3,6 +3,7 @@
 use std::env;
 use std::io::{self, IsTerminal, Write};
 
+use claudemesh_proto::text::many_lines;
 use serde::Serialize;
 
 /// Where data and notices go.
@@ -33,10 +34,10 @@ impl Output {
         Ok(())
     }
 
-    /// Tells the person, not the program that reads the data.
+    /// Tells the person, not the program that reads the data. Names in it may be anybody's words.
     pub(crate) fn notice(&self, text: &str) {
         // Losing a notice must not fail the command.
-        let _ = writeln!(self.notices.lock(), "{text}");
+        let _ = writeln!(self.notices.lock(), "{}", many_lines(text));
     }
 
     /// Whether a person looks at the data.

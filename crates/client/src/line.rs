@@ -34,8 +34,6 @@ pub struct Dial {
 pub struct Line {
     dial: Dial,
     connection: Connection,
-    /// Held and not read: the broker has nothing for a quiet connection but events.
-    pushes: Pushes,
 }
 
 impl Dial {
@@ -76,8 +74,9 @@ impl Dial {
 impl Line {
     /// Connects.
     pub async fn open(dial: Dial) -> Result<Self> {
-        let (connection, pushes) = dial.open().await?;
-        Ok(Self { dial, connection, pushes })
+        // Without a receiver pushes are passed over, and cannot hold up the answers behind them.
+        let (connection, _) = dial.open().await?;
+        Ok(Self { dial, connection })
     }
 
     /// The connection of the moment.
@@ -125,7 +124,7 @@ impl Line {
     /// A connection on which an ack did not come may be dead without knowing it yet: it is not used again.
     async fn attempt(&mut self, send: &Send, is_stuck: bool) -> Result<MessageId> {
         if is_stuck || self.connection.ended().is_some() {
-            (self.connection, self.pushes) = self.dial.open().await?;
+            (self.connection, _) = self.dial.open().await?;
         }
         accepted(&self.connection.send(send.clone()).await?)
     }

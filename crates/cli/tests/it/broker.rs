@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 pub(crate) struct Broker {
     child: Child,
+    settings: Vec<(&'static str, &'static str)>,
     url: String,
     port: u16,
     dir: TempDir,
@@ -20,7 +21,12 @@ pub(crate) struct Broker {
 
 impl Broker {
     pub(crate) fn start() -> Self {
-        Self::on(0, tempfile::tempdir().unwrap())
+        Self::start_with(&[])
+    }
+
+    /// With these environment variables.
+    pub(crate) fn start_with(settings: &[(&'static str, &'static str)]) -> Self {
+        Self::on(0, tempfile::tempdir().unwrap(), settings.to_vec())
     }
 
     /// `http://127.0.0.1:PORT`
@@ -32,7 +38,8 @@ impl Broker {
     pub(crate) fn crash_and_restart(mut self) -> Self {
         self.stop();
         let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap());
-        Self::on(self.port, dir)
+        let settings = self.settings.clone();
+        Self::on(self.port, dir, settings)
     }
 
     /// Every byte that the broker keeps on disk.
@@ -52,13 +59,14 @@ impl Broker {
         bytes
     }
 
-    fn on(port: u16, dir: TempDir) -> Self {
+    fn on(port: u16, dir: TempDir, settings: Vec<(&'static str, &'static str)>) -> Self {
         let data = dir.path().join("data");
         let mut child = Command::new(program())
             .args(["--port", &port.to_string(), "--data-dir"])
             .arg(&data)
             .env_clear()
             .env("RUST_LOG", "info")
+            .envs(settings.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -68,7 +76,7 @@ impl Broker {
         watch(child.stdout.take().unwrap(), found.clone());
         watch(child.stderr.take().unwrap(), found);
         let port = address.recv_timeout(Duration::from_secs(30)).expect("the broker prints its address");
-        Self { child, url: format!("http://127.0.0.1:{port}"), port, dir }
+        Self { child, settings, url: format!("http://127.0.0.1:{port}"), port, dir }
     }
 
     fn stop(&mut self) {

@@ -3,10 +3,14 @@
 #[cfg(test)]
 mod broker;
 #[cfg(test)]
+mod connection;
+#[cfg(test)]
 mod help;
 #[cfg(test)]
 mod local;
 #[cfg(test)]
 mod mesh;
+#[cfg(test)]
+mod team;
 #[cfg(test)]
 mod user;

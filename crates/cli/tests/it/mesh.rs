@@ -7,23 +7,8 @@ use std::process::Child;
 use serde_json::Value;
 
 use crate::broker::Broker;
+use crate::team::Team;
 use crate::user::User;
-
-struct Team {
-    anna: User,
-    ben: User,
-    broker: Broker,
-}
-
-impl Team {
-    fn new() -> Self {
-        let (anna, ben, broker) = (User::new(), User::new(), Broker::start());
-        anna.json_one(&["create", "team", "--broker", broker.url(), "--name", "Anna"]);
-        let invite = anna.json_one(&["invite"]);
-        ben.json_one(&["join", invite["url"].as_str().unwrap(), "--name", "Ben"]);
-        Self { anna, ben, broker }
-    }
-}
 
 fn text(value: &Value) -> &str {
     value.as_str().unwrap()

@@ -143,6 +143,13 @@ impl Connection {
     }
 }
 
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // The task is ended from outside and can tell nobody: those who still wait are told here.
+        self.waiting.end(Ended::ByUs);
+    }
+}
+
 impl Submitted {
     /// Waits for the ack, whatever it says.
     ///
