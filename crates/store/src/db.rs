@@ -20,6 +20,9 @@ const POSTGRES_CONNECTIONS: u32 = 16;
 /// How long a call waits for a free or new connection. Clients wait 10 s for an ack, so an outage must show well before.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Takes the lock for writing at once: a transaction that reads first could fail to get it later.
+const BEGIN: &str = "begin immediate";
+
 /// Where the truth is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DatabaseUrl {
@@ -84,7 +87,7 @@ impl Db {
 
     pub(crate) async fn write(&self) -> sqlx::Result<Tx> {
         Ok(match self {
-            Self::Sqlite { writer, .. } => Tx::Sqlite(writer.begin_with("begin immediate").await?),
+            Self::Sqlite { writer, .. } => Tx::Sqlite(begin_sqlite(writer).await?),
             Self::Postgres(pool) => Tx::Postgres(pool.begin().await?),
         })
     }
@@ -143,6 +146,20 @@ impl Reader {
             Self::Sqlite(connection) => Connection::Sqlite(connection),
             Self::Postgres(connection) => Connection::Postgres(connection),
         }
+    }
+}
+
+/// Begins on the one connection that writes.
+///
+/// A full disk makes SQLite roll back by itself. sqlx then fails to roll back what it believes to be open, and takes no other
+/// transaction on that connection for ever, so such a connection is thrown away.
+async fn begin_sqlite(writer: &SqlitePool) -> sqlx::Result<Transaction<'static, Sqlite>> {
+    match writer.begin_with(BEGIN).await {
+        Err(sqlx::Error::InvalidSavePointStatement) => {
+            writer.acquire().await?.detach().close_hard().await?;
+            writer.begin_with(BEGIN).await
+        }
+        outcome => outcome,
     }
 }
 

@@ -14,8 +14,16 @@
 #[macro_use]
 mod ground;
 mod acks;
+mod admissions;
 mod claims;
 mod dedupe;
+mod durability;
+mod failure;
 mod life;
+mod limits;
+mod meshes;
+mod nodes;
 mod people;
+mod poison;
 mod sessions;
+mod sweep;
