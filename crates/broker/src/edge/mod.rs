@@ -5,6 +5,7 @@ pub(crate) mod greet;
 pub(crate) mod health;
 pub(crate) mod limit;
 pub(crate) mod line;
+pub(crate) mod mail;
 pub(crate) mod rest;
 pub(crate) mod server;
 pub(crate) mod upgrade;

@@ -12,13 +12,11 @@
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use claudemesh_proto::message::{Ack, ClientAck, Push};
 use claudemesh_proto::{Addressed, BrokerFrame, ClientFrame, ErrorCode, Peek, Priority};
-use claudemesh_store::{
-    Appended, Claim, Claimed, DeliveryId, Pending, Recipient, Reclaim, Release, Settle, Settled, StoreError,
-};
+use claudemesh_store::{Appended, Claimed, Pending, Settle, Settled, StoreError};
 use futures_util::FutureExt as _;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
@@ -29,21 +27,17 @@ use crate::calls::{self, Live, message};
 use crate::edge::greet::{self, Greeted};
 use crate::edge::limit::Stranger;
 use crate::edge::line::{Incoming, Line, Stuck};
+use crate::edge::mail::Mail;
 use crate::edge::server::Running;
 use crate::fault::Fault;
 use crate::hub::Parting;
 use crate::session::handshake::OpenedAs;
 use crate::session::liveness::Liveness;
-use crate::session::mailbox::{Mailbox, Slot};
 
 /// Frames taken in one go before anything is written.
 const FRAMES_AT_ONCE: usize = 64;
 /// Sends whose ack is outstanding; beyond it the socket is not read.
 const SENDS_AT_ONCE: usize = 1024;
-/// Clients that say nothing of themselves need this long after hello_ack before they can take a push.
-const A_MOMENT: Duration = Duration::from_millis(50);
-/// How long to wait before a store that could not answer is asked for mail again.
-const RETRY: Duration = Duration::from_secs(1);
 
 /// Serves a WebSocket until it ends.
 pub(crate) async fn serve(
@@ -80,14 +74,9 @@ struct Connection {
     line: Line,
     live: Live,
     opened_as: OpenedAs,
-    mailbox: Mailbox,
+    mail: Mail,
     liveness: Liveness,
     sends: VecDeque<Sent>,
-    claims: VecDeque<Asked>,
-    /// There may be mail that was not asked for yet.
-    look: bool,
-    /// No mail before this.
-    look_from: Instant,
     next_ping: Instant,
 }
 
@@ -99,32 +88,16 @@ struct Sent {
     answer: Pending<Appended>,
 }
 
-/// A claim on its way.
-struct Asked {
-    kind: Kind,
-    answer: Pending<Vec<Claimed>>,
-}
-
-enum Kind {
-    /// What is next, within this window.
-    Next(Slot, usize, i64),
-    /// What was held and not acknowledged in time.
-    Again(Vec<DeliveryId>),
-}
-
 impl Connection {
     fn new(app: Arc<App>, line: Line, greeted: Greeted) -> Self {
         let Greeted { live, opened_as, needs_a_moment } = greeted;
         let now = app.clock.instant();
         let config = &app.settings.config;
         Self {
-            mailbox: Mailbox::new(config.claim_lease),
+            mail: Mail::new(&app, needs_a_moment),
             liveness: Liveness::new(now, config.ping_every),
             next_ping: now + config.ping_every,
-            look_from: if needs_a_moment { now + A_MOMENT } else { now },
-            look: true,
             sends: VecDeque::new(),
-            claims: VecDeque::new(),
             app,
             line,
             live,
@@ -150,7 +123,7 @@ impl Connection {
     /// Asks for mail, writes, and waits for the next thing to happen.
     async fn step(&mut self, timer: std::pin::Pin<&mut tokio::time::Sleep>) -> Result<(), End> {
         self.answer_ready_sends().await?;
-        self.ask_for_mail().await;
+        self.mail.ask(&self.app, &self.live).await;
         self.line.flush().await?;
         tokio::select! {
             incoming = self.line.next(), if self.sends.len() < SENDS_AT_ONCE => {
@@ -160,8 +133,8 @@ impl Connection {
                     self.take(incoming).await?;
                 }
             }
-            appended = first(&mut self.sends, |sent| &mut sent.answer) => self.answer_send(appended).await?,
-            claimed = first(&mut self.claims, |asked| &mut asked.answer) => self.on_claimed(claimed).await?,
+            appended = oldest(&mut self.sends) => self.answer_send(appended).await?,
+            claimed = self.mail.answered() => self.hand_over(claimed).await?,
             () = self.live.seat.doorbell().rung() => self.on_ring()?,
             () = timer => self.on_time().await?,
         }
@@ -225,7 +198,7 @@ impl Connection {
 
     async fn on_ack(&mut self, ack: &ClientAck) {
         self.app.metrics.delivered();
-        let held = self.mailbox.acknowledge(ack);
+        let held = self.mail.acknowledge(ack);
         let settle = match held {
             Some(delivery) => Some(Settle { mesh_id: self.live.mesh_id.clone(), which: Settled::Held(delivery) }),
             None => message::settle_unheld(
@@ -253,10 +226,7 @@ impl Connection {
         if let Some((code, reason)) = doorbell.wants_close() {
             return Err(End::Close(code, reason));
         }
-        if doorbell.take_from_start() {
-            self.mailbox.look_from_start();
-        }
-        self.look = true;
+        self.mail.rung(doorbell.take_from_start());
         Ok(())
     }
 
@@ -269,86 +239,20 @@ impl Connection {
             self.next_ping = now + self.app.settings.config.ping_every;
             self.line.ping().await?;
         }
-        let overdue = self.mailbox.overdue(self.app.clock.now());
-        if now >= self.look_from
-            && !overdue.is_empty()
-            && !self.claims.iter().any(|asked| matches!(asked.kind, Kind::Again(_)))
-        {
-            let kind = Kind::Again(overdue.iter().map(|(delivery, _)| *delivery).collect());
-            let connection = self.live.seat.connection().clone();
-            let again = Reclaim { mesh_id: self.live.mesh_id.clone(), connection, rows: overdue };
-            let answer = self.app.store.reclaim(again).await;
-            self.claims.push_back(Asked { kind, answer });
-        }
+        self.mail.ask_again(&self.app, &self.live).await;
         Ok(())
     }
 
     fn next_deadline(&self) -> Instant {
-        let now = (self.app.clock.instant(), self.app.clock.now());
-        let lease_end = self.mailbox.next_lease_end().map(|end| {
-            let left = if end > now.1 { end.distance(now.1) } else { Duration::ZERO };
-            (now.0 + left.max(Duration::from_millis(10))).max(self.look_from)
-        });
-        let first_look = (self.look && self.look_from > now.0).then_some(self.look_from);
-        [lease_end, first_look].into_iter().flatten().fold(self.next_ping, Instant::min)
-    }
-
-    /// Asks the store for what is next, when there may be something and there is room for it.
-    async fn ask_for_mail(&mut self) {
-        let is_time = self.look && self.claims.is_empty() && self.app.clock.instant() >= self.look_from;
-        let Some(room) = self.mailbox.room().filter(|_| is_time) else { return };
-        self.look = false;
-        let takes = self.app.hub.takes(&self.live.mesh_id, self.live.seat.presence_id());
-        let member = takes.member.then(|| (Slot::Member, Recipient::Member(self.live.member_id.clone())));
-        let session = takes.session.map(|key| (Slot::Session, Recipient::Session(key)));
-        for (slot, recipient) in member.into_iter().chain(session) {
-            let claim = Claim {
-                mesh_id: self.live.mesh_id.clone(),
-                recipient,
-                connection: self.live.seat.connection().clone(),
-                after_seq: self.mailbox.after(slot),
-                urgent_only: false,
-                max_rows: room.rows,
-                max_bytes: room.bytes,
-                lease: self.mailbox.lease(),
-            };
-            let answer = self.app.store.claim(claim).await;
-            self.claims.push_back(Asked { kind: Kind::Next(slot, room.rows, room.bytes), answer });
-        }
-    }
-
-    async fn on_claimed(&mut self, claimed: Result<Vec<Claimed>, StoreError>) -> Result<(), Stuck> {
-        let Some(Asked { kind, .. }) = self.claims.pop_front() else { return Ok(()) };
-        if let Ok(claimed) = claimed {
-            return self.hand_over(kind, claimed).await;
-        }
-        self.look = true;
-        self.look_from = self.app.clock.instant() + RETRY;
-        Ok(())
+        self.mail.deadline(&self.app).map_or(self.next_ping, |mail| mail.min(self.next_ping))
     }
 
     /// Pushes what was claimed.
-    async fn hand_over(&mut self, kind: Kind, claimed: Vec<Claimed>) -> Result<(), Stuck> {
-        let now = self.app.clock.now();
-        let slot = match &kind {
-            Kind::Next(slot, rows, bytes) => {
-                let taken: i64 = claimed.iter().map(|row| row.size_bytes).sum();
-                // The window was the limit: there may be more.
-                self.look |= claimed.len() >= *rows || taken >= bytes / 2;
-                Some(*slot)
-            }
-            Kind::Again(asked) => {
-                let gone = |delivery: &DeliveryId| claimed.iter().all(|row| row.delivery != *delivery);
-                let ended: Vec<DeliveryId> = asked.iter().copied().filter(gone).collect();
-                self.mailbox.forget(&ended);
-                None
-            }
-        };
-        for row in claimed {
-            self.mailbox.take(slot, &row, now);
+    async fn hand_over(&mut self, claimed: Result<Vec<Claimed>, StoreError>) -> Result<(), Stuck> {
+        for row in self.mail.take(&self.app, claimed) {
             self.app.metrics.pushed();
-            let push = self.push(row);
-            self.line.feed(Addressed { frame: BrokerFrame::Push(Box::new(push)), request_id: None }.to_json()).await?;
+            let push = BrokerFrame::Push(Box::new(self.push(row)));
+            self.line.feed(Addressed { frame: push, request_id: None }.to_json()).await?;
         }
         Ok(())
     }
@@ -375,7 +279,7 @@ impl Connection {
     }
 
     async fn answer_ready_sends(&mut self) -> Result<(), Stuck> {
-        while let Some(appended) = first(&mut self.sends, |sent| &mut sent.answer).now_or_never() {
+        while let Some(appended) = oldest(&mut self.sends).now_or_never() {
             self.answer_send(appended).await?;
         }
         Ok(())
@@ -384,7 +288,7 @@ impl Connection {
     /// Waits until every send is answered.
     async fn finish_sends(&mut self) -> Result<(), Stuck> {
         while !self.sends.is_empty() {
-            let appended = first(&mut self.sends, |sent| &mut sent.answer).await;
+            let appended = oldest(&mut self.sends).await;
             self.answer_send(appended).await?;
         }
         Ok(())
@@ -411,18 +315,10 @@ impl Connection {
             let _ = self.finish_sends().await;
             let _ = self.line.flush().await;
         }
-        let Self { app, line, live, mut mailbox, claims, .. } = self;
-        let connection = live.seat.connection().clone();
+        let Self { app, line, mut live, mail, .. } = self;
         let parting = if matches!(end, End::Broken) { Parting::Broken } else { Parting::Closed };
         live.seat.leave(parting, app.clock.now());
-        for Asked { answer, .. } in claims {
-            answer.await.unwrap_or_default().iter().for_each(|row| mailbox.take(None, row, app.clock.now()));
-        }
-        let release = Release { mesh_id: live.mesh_id, connection, held: mailbox.into_held() };
-        if !release.held.is_empty() {
-            // Should this fail, the claims end with their leases.
-            let _ = app.store.release(release).await.await;
-        }
+        mail.release(&app, &live).await;
         match end {
             End::Goodbye => line.finish().await,
             End::Close(code, reason) => line.close(code, reason).await,
@@ -431,11 +327,11 @@ impl Connection {
     }
 }
 
-/// The answer to the oldest in a queue; never, when the queue is empty. Dropping the future loses nothing: an answer stays in its
-/// place until the entry is taken from the queue.
-async fn first<E, T>(queue: &mut VecDeque<E>, answer: fn(&mut E) -> &mut Pending<T>) -> Result<T, StoreError> {
-    match queue.front_mut() {
-        Some(entry) => answer(entry).await,
+/// The answer to the oldest send; never, when there is none. Dropping the future loses nothing: an answer stays in its place until
+/// the send is taken from the queue.
+async fn oldest(sends: &mut VecDeque<Sent>) -> Result<Appended, StoreError> {
+    match sends.front_mut() {
+        Some(sent) => (&mut sent.answer).await,
         None => std::future::pending().await,
     }
 }

@@ -104,7 +104,7 @@ impl Seat {
     }
 
     /// Gives the seat back.
-    pub(crate) fn leave(mut self, parting: Parting, now: Timestamp) {
+    pub(crate) fn leave(&mut self, parting: Parting, now: Timestamp) {
         self.left = true;
         self.hub.leave(&self.mesh_id, (&self.presence_id, &self.connection), parting, Some(now));
     }
