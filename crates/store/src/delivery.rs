@@ -20,6 +20,13 @@ pub(crate) const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DeliveryId(pub(crate) i64);
 
+impl DeliveryId {
+    /// The row's number; only the store makes such that mean something.
+    pub const fn from_row(row: i64) -> Self {
+        Self(row)
+    }
+}
+
 /// A connection asks for what is next for one recipient.
 #[derive(Debug, Clone)]
 pub struct Claim {

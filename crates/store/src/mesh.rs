@@ -41,11 +41,17 @@ pub struct Mesh {
 }
 
 impl Store {
-    /// Makes a mesh; `None` when a mesh of that slug exists.
+    /// Makes a mesh; `None` when somebody else's mesh of that slug exists. Asked again with the same keys, it answers as the first
+    /// time: an answer may have been lost on the way.
     pub async fn create_mesh(&self, mesh: &NewMesh) -> Result<Option<MadeMesh>, StoreError> {
         const MESH: Sql = sql!(
             "insert into mesh (id, slug, name, owner_pubkey, owner_member_id, created_at) values ($1, $2, $2, $3, $4, $5) \
              on conflict (slug) where archived_at is null do nothing"
+        );
+        const FIRST: Sql = sql!(
+            "select h.id, m.id from mesh h join member m on m.mesh_id = h.id and m.id = h.owner_member_id \
+             where h.slug = $1 and h.owner_pubkey = $2 and m.peer_pubkey = $3 and h.archived_at is null \
+             and m.revoked_at is null"
         );
         const HEAD: Sql = sql!("insert into mesh_head (mesh_id) values ($1)");
         const ADMIN: Sql = sql!(
@@ -60,7 +66,10 @@ impl Store {
         let mut connection = tx.connection();
         let values = [mesh_id.into(), mesh.slug.as_str().into(), (&owner).into(), member_id.into(), now.into()];
         if connection.execute(MESH, &values).await? == 0 {
-            return Ok(None);
+            let same = [mesh.slug.as_str().into(), (&owner).into(), (&member).into()];
+            let first = connection.row(FIRST, &same).await?;
+            let first = first.map(|row| Ok(MadeMesh { mesh_id: row.parsed(0)?, member_id: row.parsed(1)? }));
+            return first.transpose().map_err(|error: sqlx::Error| error.into());
         }
         connection.execute(HEAD, &[mesh_id.into()]).await?;
         let name = mesh.display_name.as_str();

@@ -151,3 +151,98 @@ impl Mailbox {
         self.lease.saturating_mul(2_u32.saturating_pow(leases)).min(LONGEST_LEASE.max(self.lease))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use claudemesh_proto::{DisplayName, MemberId, Priority, PublicKey};
+
+    use super::*;
+
+    const LEASE: Duration = Duration::from_secs(30);
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_millis(seconds * 1000)
+    }
+
+    fn claimed(seq: i64, size_bytes: i64) -> Claimed {
+        let member: MemberId = "m1".parse().unwrap();
+        Claimed {
+            delivery: DeliveryId::from_row(seq),
+            seq,
+            recipient: Recipient::Member(member.clone()),
+            size_bytes,
+            until: at(0),
+            message_id: MessageId::new(seq.unsigned_abs(), [7; 24]),
+            sender_pubkey: PublicKey::from_bytes([1; 32]),
+            sender_member_pubkey: PublicKey::from_bytes([1; 32]),
+            sender_member_id: member,
+            sender_name: "ann".parse::<DisplayName>().unwrap(),
+            priority: Priority::Next,
+            nonce: String::new(),
+            ciphertext: String::new(),
+            ext: None,
+            client_message_id: Some(format!("c{}", seq % 2)),
+            request_fingerprint: None,
+            created_at: at(0),
+        }
+    }
+
+    fn holding(seqs: std::ops::Range<i64>) -> Mailbox {
+        let mut mailbox = Mailbox::new(LEASE);
+        seqs.for_each(|seq| mailbox.take(Some(Slot::Member), &claimed(seq, 100), at(0)));
+        mailbox
+    }
+
+    fn by_broker_id(seq: i64) -> ClientAck {
+        let id = MessageId::new(seq.unsigned_abs(), [7; 24]).to_string();
+        ClientAck { broker_message_id: Some(id), client_message_id: Some("c1".into()) }
+    }
+
+    #[test]
+    fn there_is_room_again_once_half_the_window_is_free() {
+        let mut mailbox = holding(0..256);
+        assert_eq!(mailbox.room(), None);
+        (0..127).for_each(|seq| assert!(mailbox.acknowledge(&by_broker_id(seq)).is_some()));
+        assert_eq!(mailbox.room(), None);
+        mailbox.acknowledge(&by_broker_id(127));
+        assert_eq!(mailbox.room().map(|room| room.rows), Some(128));
+        let mut heavy = Mailbox::new(LEASE);
+        heavy.take(Some(Slot::Member), &claimed(1, WINDOW_BYTES), at(0));
+        assert_eq!(heavy.room(), None);
+    }
+
+    #[test]
+    fn the_brokers_id_decides_and_the_clients_alone_means_the_oldest() {
+        let mut mailbox = holding(1..5);
+        let foreign =
+            ClientAck { broker_message_id: Some("00000001elsewhere".into()), client_message_id: Some("c1".into()) };
+        assert_eq!(mailbox.acknowledge(&foreign), None);
+        assert_eq!(mailbox.acknowledge(&by_broker_id(3)), Some(DeliveryId::from_row(3)));
+        let by_client_id = ClientAck { broker_message_id: None, client_message_id: Some("c1".into()) };
+        assert_eq!(mailbox.acknowledge(&by_client_id), Some(DeliveryId::from_row(1)));
+        assert_eq!(mailbox.acknowledge(&by_client_id), None);
+        assert_eq!(mailbox.acknowledge(&ClientAck::default()), None);
+    }
+
+    #[test]
+    fn what_is_overdue_comes_again_from_the_lowest_on_with_doubled_leases() {
+        let mut mailbox = holding(1..4);
+        assert_eq!(mailbox.overdue(at(29)), vec![]);
+        assert_eq!(mailbox.next_lease_end(), Some(at(30)));
+        mailbox.acknowledge(&by_broker_id(1));
+        let minute = Duration::from_mins(1);
+        assert_eq!(mailbox.overdue(at(30)), vec![(DeliveryId::from_row(2), minute), (DeliveryId::from_row(3), minute)]);
+        mailbox.take(None, &claimed(2, 100), at(30));
+        assert_eq!(mailbox.overdue(at(90)).first(), Some(&(DeliveryId::from_row(2), minute * 2)));
+        (0..10).for_each(|_| mailbox.take(None, &claimed(2, 100), at(90)));
+        assert_eq!(mailbox.overdue(at(5000)).first().map(|(_, lease)| *lease), Some(LONGEST_LEASE));
+    }
+
+    #[test]
+    fn what_ended_elsewhere_is_forgotten_with_its_bytes() {
+        let mut mailbox = holding(1..4);
+        mailbox.forget(&[DeliveryId::from_row(2)]);
+        assert_eq!(mailbox.bytes, 200);
+        assert_eq!(mailbox.into_held().len(), 2);
+    }
+}
