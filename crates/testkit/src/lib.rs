@@ -1,0 +1,34 @@
+//! What tests of a whole broker stand on. Nothing here ships.
+//!
+//! - [`Setup`] describes a broker; [`TestMesh`] is one that runs in this process, on a free port, with a database of its own.
+//! - [`Mesh`], [`Member`] and [`Session`] are made over the real API and sign for themselves.
+//! - [`Wire`] is a WebSocket that says and hears frames, and shares no code with the client.
+//! - [`Wall`] stands between two sides of a TCP connection and can be shut.
+//!
+//! Use `#[tokio::test(flavor = "multi_thread")]`: the broker stops while the test waits for it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::missing_panics_doc,
+    reason = "a test says what it expects by failing"
+)]
+
+mod clock;
+mod database;
+mod http;
+mod mesh;
+mod panics;
+mod people;
+mod wall;
+mod wire;
+
+pub use clock::TestClock;
+pub use database::{Database, Kind};
+pub use http::{Answer, Request};
+pub use mesh::{Setup, TestMesh, eventually};
+pub use people::{Member, Mesh, Session, invite_token, merged, mesh_request, signed_hello, stranger};
+pub use wall::Wall;
+pub use wire::{DEADLINE, Wire, letter};
