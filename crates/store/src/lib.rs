@@ -21,6 +21,8 @@ mod member;
 mod mesh;
 mod message;
 mod node;
+#[cfg(test)]
+mod plans;
 mod recipient;
 mod session;
 mod settle;

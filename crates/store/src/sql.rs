@@ -73,6 +73,8 @@ pub(crate) enum Row {
 impl Connection<'_> {
     /// Runs a statement; how many rows it touched.
     pub(crate) async fn execute(&mut self, sql: Sql, values: &[Value<'_>]) -> sqlx::Result<u64> {
+        #[cfg(test)]
+        crate::plans::note(sql);
         Ok(match self {
             Self::Sqlite(connection) => sqlite(sql, values).execute(&mut **connection).await?.rows_affected(),
             Self::Postgres(connection) => postgres(sql, values).execute(&mut **connection).await?.rows_affected(),
@@ -81,6 +83,8 @@ impl Connection<'_> {
 
     /// All rows of a query.
     pub(crate) async fn rows(&mut self, sql: Sql, values: &[Value<'_>]) -> sqlx::Result<Vec<Row>> {
+        #[cfg(test)]
+        crate::plans::note(sql);
         Ok(match self {
             Self::Sqlite(connection) => {
                 sqlite(sql, values).fetch_all(&mut **connection).await?.into_iter().map(Row::Sqlite).collect()
@@ -93,6 +97,8 @@ impl Connection<'_> {
 
     /// The first row of a query, if there is one.
     pub(crate) async fn row(&mut self, sql: Sql, values: &[Value<'_>]) -> sqlx::Result<Option<Row>> {
+        #[cfg(test)]
+        crate::plans::note(sql);
         Ok(match self {
             Self::Sqlite(connection) => sqlite(sql, values).fetch_optional(&mut **connection).await?.map(Row::Sqlite),
             Self::Postgres(connection) => {

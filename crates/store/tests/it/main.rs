@@ -22,6 +22,7 @@ mod failure;
 mod life;
 mod limits;
 mod meshes;
+mod model;
 mod nodes;
 mod people;
 mod poison;

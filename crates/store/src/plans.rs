@@ -1,0 +1,215 @@
+//! Test only: every statement of the store reaches its rows by an index (docs/decisions/0001).
+//!
+//! A life is led on a store, each statement it runs is noted, and the database is asked how it would run it.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use claudemesh_proto::{MemberRole, PresenceId, Priority, PublicKey, Signature, Timestamp};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _};
+
+use crate::db::Reader;
+use crate::sql::Sql;
+use crate::{
+    Admission, Appended, Claim, Clock, DatabaseUrl, NewInvite, NewMesh, NewMessage, Options, Recipient, Reclaim,
+    Redeemed, Redemption, Release, SessionClaim, Settle, Settled, Store,
+};
+
+thread_local! {
+    static RUN: RefCell<BTreeSet<(&'static str, &'static str)>> = const { RefCell::new(BTreeSet::new()) };
+}
+
+/// Remembers a statement. The test's runtime has one thread, so the store's tasks note on it too.
+pub(crate) fn note(sql: Sql) {
+    RUN.with_borrow_mut(|run| run.insert((sql.sqlite, sql.postgres)));
+}
+
+async fn open(url: DatabaseUrl, clock: Clock) -> Store {
+    let message_ttl = Duration::from_hours(1);
+    Store::open(Options { url, node: "plans".into(), message_ttl, clock, bell: Arc::new(|_| ()) }).await.unwrap()
+}
+
+/// Does everything that a store can do.
+async fn live(store: &Store) {
+    let (ada_key, bob_key, session) =
+        (PublicKey::from_bytes([1; 32]), PublicKey::from_bytes([2; 32]), PublicKey::from_bytes([3; 32]));
+    let name = || "Ada".parse().unwrap();
+    let mesh =
+        NewMesh { slug: "plans".parse().unwrap(), owner_pubkey: ada_key, member_pubkey: ada_key, display_name: name() };
+    let made = store.create_mesh(&mesh).await.unwrap().unwrap();
+    let (mesh_id, ada) = (made.mesh_id, made.member_id);
+    let invite = NewInvite {
+        mesh_id: mesh_id.clone(),
+        token: "token".into(),
+        role: MemberRole::Member,
+        max_uses: 1,
+        expires_at: Timestamp::from_millis(i64::MAX),
+        created_by: ada.clone(),
+    };
+    let invite_id = store.create_invite(&invite).await.unwrap().unwrap().id;
+    let redemption = Redemption {
+        mesh_id: mesh_id.clone(),
+        token: "token".into(),
+        role: MemberRole::Member,
+        is_what_the_token_says: true,
+        pubkey: bob_key,
+        display_name: name(),
+    };
+    let Redeemed::Joined(bob) = store.redeem_invite(&redemption).await.unwrap() else { panic!("did not join") };
+    store.revoke_invite(&mesh_id, &invite_id, &ada).await.unwrap();
+    for (number, pubkey, proven) in [(1, bob_key, false), (2, ada_key, true)] {
+        let admission = Admission {
+            mesh_id: mesh_id.clone(),
+            member_pubkey: pubkey,
+            expected_member_id: None,
+            signature: Signature::from_bytes([number; 64]),
+            session: Some(SessionClaim { pubkey: session, proven }),
+        };
+        store.admit(admission).await.await.unwrap();
+    }
+    let connection = PresenceId::from_random([1; 32]);
+    let mut last = None;
+    for number in 0..3 {
+        let message = NewMessage {
+            mesh_id: mesh_id.clone(),
+            sender_member_id: ada.clone(),
+            sender_pubkey: ada_key,
+            sender_name: name(),
+            target: bob_key,
+            target_is_open: false,
+            priority: Priority::Now,
+            nonce: String::new(),
+            ciphertext: String::new(),
+            ext: None,
+            client_message_id: Some(format!("{number}")),
+            request_fingerprint: None,
+        };
+        let Appended::Kept(id) = store.append(message).await.await.unwrap() else { panic!("not kept") };
+        last = Some(id);
+    }
+    let recipient = Recipient::Member(bob);
+    let claim = Claim {
+        mesh_id: mesh_id.clone(),
+        recipient: recipient.clone(),
+        connection: connection.clone(),
+        after_seq: 0,
+        urgent_only: false,
+        max_rows: 256,
+        max_bytes: 1 << 20,
+        lease: Duration::from_secs(30),
+    };
+    let rows = store.claim(claim).await.await.unwrap();
+    let held = rows.iter().map(|row| (row.delivery, Duration::from_secs(60))).collect();
+    store
+        .reclaim(Reclaim { mesh_id: mesh_id.clone(), connection: connection.clone(), rows: held })
+        .await
+        .await
+        .unwrap();
+    let held = rows.iter().map(|row| (row.delivery, recipient.clone())).collect();
+    store.release(Release { mesh_id: mesh_id.clone(), connection, held }).await.await.unwrap();
+    let by_message = Settled::Message(last.clone().unwrap(), vec![recipient]);
+    for which in [Settled::Held(rows[0].delivery), by_message] {
+        store.settle(Settle { mesh_id: mesh_id.clone(), which }).await.await.unwrap();
+    }
+    store.message_path(&mesh_id, last.unwrap().as_str()).await.unwrap().unwrap();
+    store.refresh_sessions(&[(mesh_id.clone(), session)]).await.unwrap();
+    store.members(&mesh_id).await.unwrap();
+    store.role(&mesh_id, &ada).await.unwrap();
+    store.mesh(&mesh_id).await.unwrap();
+    store.invites(&mesh_id).await.unwrap();
+    store.queue_depth().await.unwrap();
+    assert!(store.is_up().await);
+}
+
+fn noted() -> Vec<(&'static str, &'static str)> {
+    RUN.with_borrow(|run| run.iter().copied().collect())
+}
+
+/// What may be read from end to end: what grows with meshes or starts of a broker and is read rarely.
+fn may_be_scanned(sql: &str) -> bool {
+    [
+        "select cast(coalesce(sum(queued_rows)",
+        "select h.mesh_id from mesh_head h where",
+        "update node set heartbeat_at = 0",
+        "select 1",
+        "pragma",
+    ]
+    .iter()
+    .any(|start| sql.starts_with(start))
+}
+
+#[tokio::test]
+async fn sqlite_reaches_every_row_by_an_index() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = DatabaseUrl::Sqlite(directory.path().join("plans.db"));
+    let store = open(url.clone(), Clock::system()).await;
+    live(&store).await;
+    store.close().await;
+    let later = Clock::from_fn(|| Clock::system().now().plus(Duration::from_hours(48)));
+    let store = open(url, later).await;
+    assert_eq!(store.sweep().await.unwrap(), 1);
+    let statements = noted();
+    assert!(statements.len() > 40, "{} statements", statements.len());
+    let mut reader = store.db().read().await.unwrap();
+    let Reader::Sqlite(connection) = &mut reader else { panic!("not SQLite") };
+    for (sql, _) in statements {
+        if may_be_scanned(sql) {
+            continue;
+        }
+        let explain = AssertSqlSafe(format!("explain query plan {sql}"));
+        let plan: Vec<String> =
+            sqlx::query(explain).fetch_all(&mut **connection).await.unwrap().iter().map(|row| row.get(3)).collect();
+        let fine = |step: &String| {
+            let allowed = ["SCAN r VIRTUAL TABLE", "SCAN json_each VIRTUAL TABLE", "SCAN t", "SCAN CONSTANT ROW"];
+            !step.contains("AUTOMATIC")
+                && (!step.starts_with("SCAN ") || allowed.iter().any(|scan| step.starts_with(scan)))
+        };
+        assert!(plan.iter().all(fine), "{sql}\n{}", plan.join("\n"));
+    }
+    drop(reader);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn postgres_reaches_every_row_by_an_index() {
+    let cluster = std::env::var("CLAUDEMESH_TEST_POSTGRES").expect(
+        "this test needs PostgreSQL: run `cargo xtask test`, which starts one and sets CLAUDEMESH_TEST_POSTGRES",
+    );
+    let options: sqlx::postgres::PgConnectOptions = cluster.parse().unwrap();
+    let mut admin = options.connect().await.unwrap();
+    let name = format!("plans_{}", std::process::id());
+    sqlx::raw_sql(AssertSqlSafe(format!("create database {name}"))).execute(&mut admin).await.unwrap();
+    let url = format!("{}/{name}", cluster.rsplit_once('/').unwrap().0);
+    let store = open(DatabaseUrl::Postgres(url.clone()), Clock::system()).await;
+    live(&store).await;
+    let mut bad = Vec::new();
+    {
+        let mut reader = store.db().read().await.unwrap();
+        let Reader::Postgres(connection) = &mut reader else { panic!("not PostgreSQL") };
+        sqlx::raw_sql("update message set created_at = 0").execute(&mut **connection).await.unwrap();
+        store.sweep().await.unwrap();
+        sqlx::raw_sql("set plan_cache_mode = force_generic_plan").execute(&mut **connection).await.unwrap();
+        for (_, sql) in noted() {
+            if may_be_scanned(sql) || sql.starts_with("show") {
+                continue;
+            }
+            let parameters = (1..20).take_while(|number| sql.contains(&format!("${number}"))).count();
+            let nulls = vec!["null"; parameters].join(",");
+            let call = if nulls.is_empty() { "p".to_owned() } else { format!("p({nulls})") };
+            let prepare = format!("deallocate all; prepare p as {sql}");
+            sqlx::raw_sql(AssertSqlSafe(prepare)).execute(&mut **connection).await.unwrap();
+            let explain = AssertSqlSafe(format!("explain execute {call}"));
+            let rows = sqlx::raw_sql(explain).fetch_all(&mut **connection).await.unwrap();
+            let plan: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+            let reads_all = |step: &String| step.contains("Seq Scan on") || step.contains("Hash Join");
+            if plan.iter().any(reads_all) {
+                bad.push(format!("{sql}\n{}", plan.join("\n")));
+            }
+        }
+    }
+    store.close().await;
+    sqlx::raw_sql(AssertSqlSafe(format!("drop database {name} with (force)"))).execute(&mut admin).await.unwrap();
+    assert!(bad.is_empty(), "{}", bad.join("\n\n"));
+}
