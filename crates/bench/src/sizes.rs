@@ -1,0 +1,70 @@
+//! How much of everything.
+
+use std::time::Duration;
+
+/// How much work each row does.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sizes {
+    /// How long load is kept up before anything is counted.
+    pub(crate) warm_up: Duration,
+    /// How long load is kept up.
+    pub(crate) load: Duration,
+    /// Members who write to each other.
+    pub(crate) peers: usize,
+    /// Messages that each of them sends in the burst.
+    pub(crate) burst: u64,
+    /// Messages of the ping-pong.
+    pub(crate) pings: usize,
+    /// Handshakes to count.
+    pub(crate) handshakes: usize,
+    /// Idle connections whose memory is counted.
+    pub(crate) idle: usize,
+    /// Connections of a large mesh.
+    pub(crate) crowd: usize,
+    /// How long memory may settle, and how long idling is watched.
+    pub(crate) settle: Duration,
+    /// Starts of an empty broker.
+    pub(crate) starts: usize,
+    /// Messages queued when the broker starts, one start for each number.
+    pub(crate) queued: &'static [u64],
+    /// Rounds of each floor.
+    pub(crate) floor_rounds: usize,
+}
+
+impl Sizes {
+    /// What `docs/performance.md` is made with.
+    pub(crate) fn full(seconds: u32, million: bool) -> Self {
+        Self {
+            warm_up: Duration::from_millis(500),
+            load: Duration::from_secs(seconds.into()),
+            peers: 100,
+            burst: 1000,
+            pings: 3000,
+            handshakes: 4000,
+            idle: 1000,
+            crowd: 9000,
+            settle: Duration::from_secs(3),
+            starts: 5,
+            queued: if million { &[100_000, 1_000_000] } else { &[100_000] },
+            floor_rounds: 2000,
+        }
+    }
+
+    /// Enough to see every row work with an unoptimised broker.
+    pub(crate) fn smoke() -> Self {
+        Self {
+            warm_up: Duration::from_millis(20),
+            load: Duration::from_millis(100),
+            peers: 4,
+            burst: 10,
+            pings: 10,
+            handshakes: 10,
+            idle: 10,
+            crowd: 12,
+            settle: Duration::from_millis(50),
+            starts: 1,
+            queued: &[50],
+            floor_rounds: 10,
+        }
+    }
+}
