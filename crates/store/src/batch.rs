@@ -220,7 +220,7 @@ impl Batch {
     }
 
     /// Random bytes from the operating system.
-    pub(crate) fn random<const N: usize>(&self) -> sqlx::Result<[u8; N]> {
+    pub(crate) fn random<const N: usize>() -> sqlx::Result<[u8; N]> {
         let mut bytes = [0; N];
         getrandom::fill(&mut bytes).map_err(|error| sqlx::Error::Io(std::io::Error::other(error.to_string())))?;
         Ok(bytes)

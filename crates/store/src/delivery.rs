@@ -225,6 +225,7 @@ async fn again(batch: &mut Batch, reclaims: &[&Reclaim], offset: usize) -> sqlx:
         " cross join delivery d where d.id = cast(r.value ->> 1 as bigint) and d.state = 'queued' \
          and d.claim_connection = r.value ->> 3"
     );
+    type Found = (usize, i64, i64, i64, String, i64);
     let now = batch.now;
     let rows: Vec<_> = reclaims
         .iter()
@@ -239,7 +240,6 @@ async fn again(batch: &mut Batch, reclaims: &[&Reclaim], offset: usize) -> sqlx:
     if rows.is_empty() {
         return Ok(Vec::new());
     }
-    type Found = (usize, i64, i64, i64, String, i64);
     let found: Vec<Found> = batch.connection().folded(HELD, &[(&json(&rows)?).into()]).await?;
     let mut named = HashSet::new();
     let chosen = found.into_iter().filter_map(|(request, delivery, seq, size_bytes, recipient, until)| {

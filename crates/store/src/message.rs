@@ -111,7 +111,7 @@ pub(crate) async fn append(batch: &mut Batch, messages: &[&NewMessage]) -> sqlx:
     let mut outcomes = Vec::with_capacity(messages.len());
     let mut accepted = Vec::with_capacity(messages.len());
     for message in messages {
-        let random = batch.random()?;
+        let random = Batch::random()?;
         let first = message.dedupe_key().and_then(|key| firsts.get(&key));
         let outcome = match first {
             Some(first) => first.answers(message),
@@ -173,28 +173,18 @@ struct Target {
 type TargetKey<'a> = (&'a MeshId, PublicKey, &'a MemberId);
 
 async fn targets<'a>(batch: &mut Batch, messages: &[&'a NewMessage]) -> sqlx::Result<HashMap<TargetKey<'a>, Target>> {
+    // The removed are as if they were not there.
     const TARGETS: Sql = folded!(
-        "cast(r.value ->> 0 as bigint), m.id, m.revoked_at, s.member_id, o.revoked_at, s.proven_at, s.last_seen_at, \
-         coalesce(b.queued_rows, 0), coalesce(b.queued_bytes, 0), f.id, f.revoked_at",
+        "cast(r.value ->> 0 as bigint), case when m.revoked_at is null then m.id end, o.id, s.proven_at, s.last_seen_at, \
+         coalesce(b.queued_rows, 0), coalesce(b.queued_bytes, 0), f.id",
         " left join member m on m.mesh_id = r.value ->> 1 and m.peer_pubkey = r.value ->> 2 \
           left join session s on s.mesh_id = r.value ->> 1 and s.session_pubkey = r.value ->> 2 \
-          left join member o on o.mesh_id = s.mesh_id and o.id = s.member_id \
-          left join member f on f.mesh_id = r.value ->> 1 and f.id = r.value ->> 3 \
+          left join member o on o.mesh_id = s.mesh_id and o.id = s.member_id and o.revoked_at is null \
+          left join member f on f.mesh_id = r.value ->> 1 and f.id = r.value ->> 3 and f.revoked_at is null \
           left join backlog b on b.mesh_id = r.value ->> 1 and b.recipient = coalesce(m.id, r.value ->> 2)"
     );
-    type Found = (
-        usize,
-        Option<MemberId>,
-        Option<i64>,
-        Option<MemberId>,
-        Option<i64>,
-        Option<i64>,
-        Option<i64>,
-        i64,
-        i64,
-        Option<MemberId>,
-        Option<i64>,
-    );
+    /// Member, owner of the session, when it was proven and last seen, queued rows and bytes, sender.
+    type Found = (usize, Option<MemberId>, Option<MemberId>, Option<i64>, Option<i64>, i64, i64, Option<MemberId>);
     let mut keys: Vec<TargetKey<'a>> = Vec::new();
     let mut seen = std::collections::HashSet::new();
     for message in messages {
@@ -205,40 +195,24 @@ async fn targets<'a>(batch: &mut Batch, messages: &[&'a NewMessage]) -> sqlx::Re
     }
     let rows: Vec<_> =
         keys.iter().enumerate().map(|(index, (mesh, target, from))| (index, mesh, target, from)).collect();
-    let rows = json(&rows)?;
-    let found: Vec<Found> = batch.connection().folded(TARGETS, &[(&rows).into()]).await?;
+    let found: Vec<Found> = batch.connection().folded(TARGETS, &[(&json(&rows)?).into()]).await?;
     let oldest = batch.now.minus(batch.settings.message_ttl).as_millis();
-    let mut targets = HashMap::with_capacity(keys.len());
-    for (
-        index,
-        member,
-        member_revoked,
-        owner,
-        owner_revoked,
-        proven,
-        last_seen,
-        queued_rows,
-        queued_bytes,
-        from,
-        from_revoked,
-    ) in found
-    {
-        let Some(key) = keys.get(index) else { continue };
-        let by_member = member.filter(|_| member_revoked.is_none()).map(|id| (Recipient::Member(id.clone()), id));
-        let by_session = owner.filter(|_| owner_revoked.is_none()).map(|id| (Recipient::Session(key.1), id));
+    let targets = found.into_iter().filter_map(|found| {
+        let (index, member, owner, proven, last_seen, backlog_rows, backlog_bytes, sender) = found;
+        let key = keys.get(index)?;
+        let by_member = member.map(|id| (Recipient::Member(id.clone()), id));
+        let by_session = owner.map(|id| (Recipient::Session(key.1), id));
         let lasting = by_member.is_some() || proven.is_some() && last_seen.is_some_and(|seen| seen >= oldest);
-        targets.insert(
-            *key,
-            Target {
-                recipient: by_member.or(by_session),
-                only_while_open: !lasting,
-                backlog_rows: queued_rows,
-                backlog_bytes: queued_bytes,
-                sender_is_member: from.is_some() && from_revoked.is_none(),
-            },
-        );
-    }
-    Ok(targets)
+        let target = Target {
+            recipient: by_member.or(by_session),
+            only_while_open: !lasting,
+            backlog_rows,
+            backlog_bytes,
+            sender_is_member: sender.is_some(),
+        };
+        Some((*key, target))
+    });
+    Ok(targets.collect())
 }
 
 /// Decides one message, and gives it its number and its place in the recipient's queue.

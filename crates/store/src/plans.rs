@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use claudemesh_proto::{MemberRole, PresenceId, Priority, PublicKey, Signature, Timestamp};
+use claudemesh_proto::{MemberId, MemberRole, MeshId, PresenceId, Priority, PublicKey, Signature, Timestamp};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _};
 
 use crate::db::Reader;
@@ -69,6 +69,23 @@ async fn live(store: &Store) {
         };
         store.admit(admission).await.await.unwrap();
     }
+    write(store, &mesh_id, (&ada, ada_key), (&bob, bob_key)).await;
+    store.refresh_sessions(&[(mesh_id.clone(), session)]).await.unwrap();
+    store.members(&mesh_id).await.unwrap();
+    store.role(&mesh_id, &ada).await.unwrap();
+    store.mesh(&mesh_id).await.unwrap();
+    store.invites(&mesh_id).await.unwrap();
+    store.queue_depth().await.unwrap();
+    assert!(store.is_up().await);
+}
+
+/// Sends, claims and gives back in every way.
+async fn write(
+    store: &Store,
+    mesh_id: &MeshId,
+    (ada, ada_key): (&MemberId, PublicKey),
+    (bob, bob_key): (&MemberId, PublicKey),
+) {
     let connection = PresenceId::from_random([1; 32]);
     let mut last = None;
     for number in 0..3 {
@@ -76,7 +93,7 @@ async fn live(store: &Store) {
             mesh_id: mesh_id.clone(),
             sender_member_id: ada.clone(),
             sender_pubkey: ada_key,
-            sender_name: name(),
+            sender_name: "Ada".parse().unwrap(),
             target: bob_key,
             target_is_open: false,
             priority: Priority::Now,
@@ -89,7 +106,7 @@ async fn live(store: &Store) {
         let Appended::Kept(id) = store.append(message).await.await.unwrap() else { panic!("not kept") };
         last = Some(id);
     }
-    let recipient = Recipient::Member(bob);
+    let recipient = Recipient::Member(bob.clone());
     let claim = Claim {
         mesh_id: mesh_id.clone(),
         recipient: recipient.clone(),
@@ -101,7 +118,7 @@ async fn live(store: &Store) {
         lease: Duration::from_secs(30),
     };
     let rows = store.claim(claim).await.await.unwrap();
-    let held = rows.iter().map(|row| (row.delivery, Duration::from_secs(60))).collect();
+    let held = rows.iter().map(|row| (row.delivery, Duration::from_mins(1))).collect();
     store
         .reclaim(Reclaim { mesh_id: mesh_id.clone(), connection: connection.clone(), rows: held })
         .await
@@ -113,14 +130,7 @@ async fn live(store: &Store) {
     for which in [Settled::Held(rows[0].delivery), by_message] {
         store.settle(Settle { mesh_id: mesh_id.clone(), which }).await.await.unwrap();
     }
-    store.message_path(&mesh_id, last.unwrap().as_str()).await.unwrap().unwrap();
-    store.refresh_sessions(&[(mesh_id.clone(), session)]).await.unwrap();
-    store.members(&mesh_id).await.unwrap();
-    store.role(&mesh_id, &ada).await.unwrap();
-    store.mesh(&mesh_id).await.unwrap();
-    store.invites(&mesh_id).await.unwrap();
-    store.queue_depth().await.unwrap();
-    assert!(store.is_up().await);
+    store.message_path(mesh_id, last.unwrap().as_str()).await.unwrap().unwrap();
 }
 
 fn noted() -> Vec<(&'static str, &'static str)> {
