@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::str::FromStr as _;
-use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ pub(crate) struct Ground {
 
 enum Place {
     Sqlite(TempDir),
-    Postgres(PostgresDatabase),
+    Postgres(Box<PostgresDatabase>),
 }
 
 struct PostgresDatabase {
@@ -61,15 +61,14 @@ impl Ground {
                 "this test needs PostgreSQL: run `cargo xtask test`, which starts one and sets CLAUDEMESH_TEST_POSTGRES"
             )
         });
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("store_{}_{number}_{:08x}", std::process::id(), u32::from_le_bytes(random()));
+        let name = format!("store_{}_{:016x}", std::process::id(), u64::from_le_bytes(random()));
         let cluster = PgConnectOptions::from_str(&url).unwrap();
         let mut connection = cluster.connect().await.unwrap();
         sqlx::query(AssertSqlSafe(format!("create database {name}"))).execute(&mut connection).await.unwrap();
         connection.close().await.unwrap();
         let (server, _) = url.rsplit_once('/').unwrap();
-        Self::new(Place::Postgres(PostgresDatabase { cluster, url: format!("{server}/{name}"), name }))
+        let url = format!("{server}/{name}");
+        Self::new(Place::Postgres(Box::new(PostgresDatabase { cluster, url, name })))
     }
 
     fn new(place: Place) -> Self {

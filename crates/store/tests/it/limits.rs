@@ -51,7 +51,7 @@ async fn the_byte_after_the_last_is_refused(ground: &Ground) {
     let town = Town::found(&store).await;
     let mebibyte = "x".repeat((1 << 20) - 8);
     let fits = MAX_QUEUED_BYTES >> 20;
-    let messages = (0..fits + 1).map(|_| town.letter(&town.ada, town.bob.key, &mebibyte));
+    let messages = (0..=fits).map(|_| town.letter(&town.ada, town.bob.key, &mebibyte));
     assert_eq!(flood(&town, messages).await, (fits, 1));
     assert_eq!(town.append(town.letter(&town.ada, town.bob.key, "")).await.unwrap(), Appended::QueueFull);
     assert_exact(ground).await;

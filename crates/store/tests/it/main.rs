@@ -8,6 +8,7 @@
     clippy::indexing_slicing,
     clippy::as_conversions,
     clippy::missing_panics_doc,
+    clippy::unchecked_time_subtraction,
     reason = "a test says what it expects by failing"
 )]
 
@@ -19,6 +20,7 @@ mod claims;
 mod dedupe;
 mod durability;
 mod failure;
+mod growth;
 mod life;
 mod limits;
 mod meshes;
