@@ -4,6 +4,7 @@
 //! - [`Mesh`], [`Member`] and [`Session`] are made over the real API and sign for themselves.
 //! - [`Wire`] is a WebSocket that says and hears frames, and shares no code with the client.
 //! - [`Wall`] stands between two sides of a TCP connection and can be shut.
+//! - [`process`] is a broker that can be killed; [`ledger`] and [`checker`] tell what it lost.
 //!
 //! Use `#[tokio::test(flavor = "multi_thread")]`: the broker stops while the test waits for it.
 #![allow(
@@ -16,12 +17,15 @@
     reason = "a test says what it expects by failing"
 )]
 
+pub mod checker;
 mod clock;
 mod database;
 mod http;
+pub mod ledger;
 mod mesh;
 mod panics;
 mod people;
+pub mod process;
 mod wall;
 mod wire;
 
