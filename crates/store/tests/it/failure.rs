@@ -39,9 +39,9 @@ fn numbered(town: &Town, number: usize) -> NewMessage {
 #[tokio::test]
 async fn a_full_disk_loses_nothing_and_recovers() {
     let directory = tempfile::tempdir().unwrap();
-    let Some(_disk) = SmallDisk::mount(directory.path(), "size=6m") else { return };
+    let Some(_disk) = SmallDisk::mount(directory.path(), "size=16m") else { return };
     let ballast = directory.path().join("ballast");
-    std::fs::write(&ballast, vec![0; 3 << 20]).unwrap();
+    std::fs::write(&ballast, vec![0; 13 << 20]).unwrap();
     let ground = Ground::sqlite();
     let url = DatabaseUrl::Sqlite(directory.path().join("broker.db"));
     let store = Store::open(Options { url, ..ground.options("alpha") }).await.unwrap();
