@@ -8,6 +8,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
@@ -61,6 +62,8 @@ impl Line {
             Some(Ok(Message::Close(_))) => Incoming::Goodbye,
             Some(Err(Error::Capacity(_))) => Incoming::Unreadable(1009, "frame too large"),
             Some(Err(Error::Utf8(_))) => Incoming::Unreadable(1007, "text is not UTF-8"),
+            // The line ended without a Close, which is no mistake in what was said on it.
+            Some(Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake))) => Incoming::Broken,
             Some(Err(Error::Protocol(_))) => Incoming::Unreadable(1002, "protocol error"),
             Some(Err(_)) | None => Incoming::Broken,
         }
