@@ -38,7 +38,9 @@ impl Presence {
         let lease = LeaseKey::of(&id, admission, (&place, opened_as));
         let capabilities = place.capabilities.unwrap_or_default();
         let named = place.display_name.as_deref().and_then(DisplayName::clipped);
-        let groups = place.groups.map_or_else(|| welcome.default_groups.clone(), clean_groups);
+        // A member's connection that names no groups says nothing of them; a session's says that it is in none.
+        let said = place.groups.filter(|groups| opened_as == OpenedAs::Session || !groups.is_empty());
+        let groups = said.map_or_else(|| welcome.default_groups.clone(), clean_groups);
         let peer = Peer {
             pubkey: session.map_or(admission.member_pubkey, |session| session.pubkey),
             member_pubkey: admission.member_pubkey,
