@@ -32,6 +32,11 @@ impl TestClock {
         self.offset.fetch_add(i64::try_from(duration.as_millis()).unwrap(), Ordering::Relaxed);
     }
 
+    /// Makes it be `now`.
+    pub fn set(&self, now: Timestamp) {
+        self.offset.store(now.as_millis() - Clock::system().now().as_millis(), Ordering::Relaxed);
+    }
+
     /// As the broker takes it.
     pub fn clock(&self) -> Clock {
         let clock = self.clone();

@@ -31,7 +31,8 @@ pub struct Member {
     pub id: String,
     /// Its key.
     pub identity: Arc<Identity>,
-    pub(crate) clock: TestClock,
+    /// The time its handshakes are signed at.
+    pub clock: TestClock,
 }
 
 /// A session of a member, with a key of its own.

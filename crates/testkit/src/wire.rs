@@ -159,6 +159,15 @@ impl Wire {
         }
     }
 
+    /// The next text as it came, when no frame was kept.
+    pub async fn next_text(&mut self) -> String {
+        assert!(self.kept.is_empty(), "unexpected: {:?}", self.kept);
+        match timeout(DEADLINE, self.socket.next()).await.expect("a text in time") {
+            Some(Ok(Message::Text(text))) => text.to_string(),
+            other => panic!("not a text: {other:?}"),
+        }
+    }
+
     /// Asks and waits for the answer with the same `_reqId`; an error is an answer.
     pub async fn ask(&mut self, request: Value) -> Value {
         let request_id = fresh("r");
