@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::database::Database;
 use crate::number::float;
-use crate::process::Spent;
+use crate::process::{Journal, Spent};
 
 /// One measured number.
 #[derive(Debug, Clone, Serialize)]
@@ -26,6 +26,8 @@ pub(crate) struct Figure {
     pub(crate) load_us: Option<f64>,
     /// Cores that everybody else on this machine kept busy meanwhile.
     pub(crate) others: Option<f64>,
+    /// What the broker's journal did meanwhile.
+    pub(crate) journal: Option<Journal>,
 }
 
 impl Figure {
@@ -46,6 +48,7 @@ impl Figure {
             broker_us: None,
             load_us: None,
             others: None,
+            journal: None,
         }
     }
 
@@ -73,7 +76,7 @@ impl Figure {
     pub(crate) fn spent(self, spent: &Spent, count: u64) -> Self {
         let each = |time: std::time::Duration| Some(time.as_secs_f64() * 1e6 / float(count.max(1)));
         let others = Some(spent.others.as_secs_f64() / spent.wall.as_secs_f64());
-        Self { broker_us: each(spent.broker), load_us: each(spent.load), others, ..self }
+        Self { broker_us: each(spent.broker), load_us: each(spent.load), others, journal: Some(spent.journal), ..self }
     }
 
     /// Whether the target is reached; `None` without one.

@@ -31,9 +31,19 @@ pub(crate) async fn post<T: DeserializeOwned>(
 
 /// One number of the broker's metrics.
 pub(crate) async fn metric(address: SocketAddr, name: &str) -> anyhow::Result<u64> {
+    let [value] = metrics(address, [name]).await?;
+    Ok(value)
+}
+
+/// Several numbers of the broker's metrics, of one moment.
+pub(crate) async fn metrics<const N: usize>(address: SocketAddr, names: [&str; N]) -> anyhow::Result<[u64; N]> {
     let (_, page) = get(address, "/metrics").await?;
-    let value = page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
-    value.with_context(|| format!("the broker shows no {name}"))
+    let mut values = [0; N];
+    for (value, name) in values.iter_mut().zip(names) {
+        let found = page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        *value = found.with_context(|| format!("the broker shows no {name}"))?;
+    }
+    Ok(values)
 }
 
 async fn exchange(address: SocketAddr, request: &str) -> anyhow::Result<(u16, String)> {

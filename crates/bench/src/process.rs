@@ -1,12 +1,16 @@
 //! What a process has used so far, as Linux counts it.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::broker::Broker;
+use crate::http::metrics;
+use crate::number::float;
 
 /// CPU time and memory of a process.
 #[derive(Debug, Clone, Copy)]
@@ -41,10 +45,12 @@ impl Process {
     }
 }
 
-/// Counts from its making what is used by whom.
+/// Counts from its making what is used by whom, and what the broker's journal does.
 #[derive(Debug)]
 pub(crate) struct Meter {
     broker: Process,
+    address: SocketAddr,
+    journal: [u64; 3],
     started: Instant,
     at_start: Used,
 }
@@ -67,20 +73,35 @@ pub(crate) struct Spent {
     pub(crate) load: Duration,
     /// CPU time of everybody else on this machine: a database server, or a neighbour who makes the figures worse.
     pub(crate) others: Duration,
+    pub(crate) journal: Journal,
+}
+
+/// The transactions of the broker's journal while something was measured.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Journal {
+    /// Sends, claims, acks and the like in one of them.
+    pub(crate) requests_per_batch: f64,
+    /// From the start of one to the end of its commit.
+    pub(crate) batch_us: f64,
 }
 
 impl Meter {
-    pub(crate) fn start(broker: &Broker) -> anyhow::Result<Self> {
-        let broker = broker.process();
-        Ok(Self { broker, at_start: Used::now(broker)?, started: Instant::now() })
+    pub(crate) async fn start(broker: &Broker) -> anyhow::Result<Self> {
+        let (broker, address) = (broker.process(), broker.address);
+        let journal = metrics(address, JOURNAL).await?;
+        Ok(Self { broker, address, journal, at_start: Used::now(broker)?, started: Instant::now() })
     }
 
-    pub(crate) fn stop(self) -> anyhow::Result<Spent> {
+    pub(crate) async fn stop(self) -> anyhow::Result<Spent> {
         let wall = self.started.elapsed();
         let (start, end) = (self.at_start, Used::now(self.broker)?);
+        let mut counts = metrics(self.address, JOURNAL).await?;
+        counts.iter_mut().zip(self.journal).for_each(|(count, start)| *count -= start);
+        let [batches, requests, micros] = counts.map(float);
+        let journal = Journal { requests_per_batch: requests / batches.max(1.0), batch_us: micros / batches.max(1.0) };
         let (broker, load) = (end.broker.saturating_sub(start.broker), end.load.saturating_sub(start.load));
         let others = end.machine.saturating_sub(start.machine + broker + load);
-        Ok(Spent { wall, broker, load, others })
+        Ok(Spent { wall, broker, load, others, journal })
     }
 }
 
@@ -110,3 +131,7 @@ fn kib(text: &str, line: &str) -> anyhow::Result<u64> {
     let value = value.and_then(|value| value.trim().strip_suffix("kB")?.trim().parse().ok());
     value.with_context(|| format!("the kernel shows no {line}"))
 }
+
+/// What the broker's metrics say of its journal.
+const JOURNAL: [&str; 3] =
+    ["broker_journal_batches_total", "broker_journal_requests_total", "broker_journal_commit_microseconds_total"];

@@ -79,7 +79,19 @@ impl Machine {
 
 /// The cells, a line of heads first. `base` are the figures to compare with.
 fn table(figures: &[Figure], base: Option<&Vec<Figure>>) -> Vec<Vec<String>> {
-    let mut heads = vec!["", "value", "unit", "first", "reached", "x floor", "CPU broker", "CPU load", "elsewhere"];
+    let mut heads = vec![
+        "",
+        "value",
+        "unit",
+        "first",
+        "reached",
+        "x floor",
+        "CPU broker",
+        "CPU load",
+        "elsewhere",
+        "in batch",
+        "us/batch",
+    ];
     heads.extend(base.map(|_| "x SQLite"));
     let mut lines = vec![heads.into_iter().map(str::to_owned).collect()];
     for figure in figures {
@@ -99,6 +111,8 @@ fn table(figures: &[Figure], base: Option<&Vec<Figure>>) -> Vec<Vec<String>> {
             number(figure.broker_us),
             number(figure.load_us),
             number(figure.others),
+            number(figure.journal.map(|journal| journal.requests_per_batch)),
+            number(figure.journal.map(|journal| journal.batch_us)),
         ];
         line.extend(base.map(|base| {
             let same = base.iter().find(|other| other.name == figure.name);

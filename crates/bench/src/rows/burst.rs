@@ -10,9 +10,9 @@ use crate::stage::Stage;
 pub(crate) async fn run(stage: &Stage) -> anyhow::Result<Vec<Figure>> {
     let (_home, broker) = stage.broker().await?;
     let mut peers = Peers::gather(&broker, stage.sizes.peers).await?;
-    let meter = Meter::start(&broker)?;
+    let meter = Meter::start(&broker).await?;
     let count = peers.talk(WINDOW, Until::Count(stage.sizes.burst)).await?;
-    let spent = meter.stop()?;
+    let spent = meter.stop().await?;
     let name = format!("{} peers x {} messages, all delivered", stage.sizes.peers, stage.sizes.burst);
     let seconds = Figure::cost(name, spent.wall.as_secs_f64(), "s").target_on(&stage.database, 30.0);
     let mebibytes = |kib: u64| float(kib) / 1024.0;

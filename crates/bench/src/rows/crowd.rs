@@ -13,24 +13,21 @@ use crate::stage::Stage;
 
 pub(crate) async fn run(stage: &Stage, count: usize) -> anyhow::Result<Vec<Figure>> {
     let (_home, broker) = stage.broker().await?;
-    sleep(stage.sizes.settle).await;
-    let empty = float(broker.process().memory_kib("Rss")?) / 1024.0;
     let mesh = Mesh::create(&broker, count.min(MEMBERS)).await?;
     sleep(stage.sizes.settle).await;
     let before = broker.process().memory_kib("Pss")?;
     let (opening, connections) = gather(&broker, &mesh, count).await?;
     sleep(stage.sizes.settle).await;
     let after = broker.process().memory_kib("Pss")?;
-    let meter = Meter::start(&broker)?;
+    let meter = Meter::start(&broker).await?;
     sleep(stage.sizes.settle).await;
-    let idling = meter.stop()?;
+    let idling = meter.stop().await?;
     drop(connections);
     let each = float(after.saturating_sub(before)) / float_len(count);
     let cpu = 100.0 * idling.broker.as_secs_f64() / idling.wall.as_secs_f64();
     let name = |what: &str| format!("{what}, {count} connections");
     let opened = Figure::cost(name("let in"), opening.wall.as_secs_f64(), "s");
     Ok(vec![
-        Figure::cost("resident idle", empty, "MiB").target(30.0),
         opened.target(10.0).spent(&opening, u64::try_from(count)?),
         Figure::cost(name("memory of each idle one"), each, "KiB").target(16.0),
         Figure::cost(name("idle CPU"), cpu, "% of a core").target(2.0),
@@ -38,9 +35,9 @@ pub(crate) async fn run(stage: &Stage, count: usize) -> anyhow::Result<Vec<Figur
 }
 
 async fn gather(broker: &Broker, mesh: &Mesh, count: usize) -> anyhow::Result<(Spent, Vec<(Connection, Pushes)>)> {
-    let meter = Meter::start(broker)?;
+    let meter = Meter::start(broker).await?;
     let connections = open(mesh, count).await?;
-    Ok((meter.stop()?, connections))
+    Ok((meter.stop().await?, connections))
 }
 
 /// Beyond that a member has several connections.

@@ -19,9 +19,9 @@ pub(crate) async fn run(stage: &Stage) -> anyhow::Result<Vec<Figure>> {
     // Many, so that nobody signs twice in a millisecond, which would be a replay.
     let mesh = Mesh::create(&broker, stage.sizes.peers).await?;
     let warm = open(&mesh, count / 10).await?;
-    let meter = Meter::start(&broker)?;
+    let meter = Meter::start(&broker).await?;
     let connections = open(&mesh, count).await?;
-    let spent = meter.stop()?;
+    let spent = meter.stop().await?;
     drop((warm, connections));
     let rate = float_len(count) / spent.wall.as_secs_f64();
     let of_core = float_len(count) / spent.broker.as_secs_f64();

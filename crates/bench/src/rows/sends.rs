@@ -28,9 +28,9 @@ pub(crate) async fn run(stage: &Stage, flight: Flight) -> anyhow::Result<Vec<Fig
     let (_home, broker) = stage.broker().await?;
     let mut load = Load::new(&broker, flight, recipients(stage.sizes.load)).await?;
     load.keep_up(Until::Time(stage.sizes.warm_up)).await?;
-    let meter = Meter::start(&broker)?;
+    let meter = Meter::start(&broker).await?;
     let accepted = load.keep_up(Until::Time(stage.sizes.load)).await?;
-    let spent = meter.stop()?;
+    let spent = meter.stop().await?;
     let rate = float(accepted) / spent.wall.as_secs_f64();
     let name = format!("durable sends, {} in flight", flight.senders * flight.window);
     let figure = Figure::speed(name, rate, "1/s").spent(&spent, accepted).floor(stage.floors.syncs_per_second);

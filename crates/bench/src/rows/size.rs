@@ -1,12 +1,18 @@
-//! The size of the broker's program.
+//! What a broker that nobody uses takes: of the disk, and of memory.
 
-use std::future::ready;
+use tokio::time::sleep;
 
 use crate::figure::Figure;
 use crate::number::float;
 use crate::stage::Stage;
 
-pub(crate) fn run(stage: &Stage) -> impl Future<Output = anyhow::Result<Vec<Figure>>> {
-    let size = std::fs::metadata(&stage.program).map(|file| float(file.len()) / 1e6);
-    ready(size.map(|size| vec![Figure::cost("size of the program", size, "MB").target(25.0)]).map_err(Into::into))
+pub(crate) async fn run(stage: &Stage) -> anyhow::Result<Vec<Figure>> {
+    let size = float(std::fs::metadata(&stage.program)?.len()) / 1e6;
+    let (_home, broker) = stage.broker().await?;
+    sleep(stage.sizes.settle).await;
+    let resident = float(broker.process().memory_kib("Rss")?) / 1024.0;
+    Ok(vec![
+        Figure::cost("size of the program", size, "MB").target(25.0),
+        Figure::cost("resident idle", resident, "MiB").target(30.0),
+    ])
 }
