@@ -4,7 +4,8 @@
 //! - **D6**, at most once: a client's id never has two message ids, acked or not.
 //! - **D7**: a message id always carries the same message.
 //! - **D5**, order: on each receiving connection, what one sender sent in one priority class comes in the order of acceptance. A
-//!   message counts where it comes first on that connection: a redelivery restarts earlier, and is no disorder.
+//!   message counts where it comes first on that connection: a redelivery restarts earlier, and is no disorder. Where mail for the
+//!   member may come from another of its connections, which had it first, that and the session's own are two orders.
 //! - Nothing comes that nobody sent, changed, or to somebody else.
 //!
 //! Which of two messages was accepted first is known from the sender's ledger alone, in two cases: the one was acked before the
@@ -135,6 +136,8 @@ type Key = (PublicKey, String);
 struct Court {
     trouble: Trouble,
     sendings: BTreeMap<Key, Sending>,
+    /// How many ledgers each member has.
+    clients: HashMap<PublicKey, usize>,
     /// What each message id was first seen with.
     contents: HashMap<MessageId, Key>,
     tally: Tally,
@@ -145,6 +148,7 @@ impl Court {
     fn hear_sender(&mut self, account: &Account) {
         let client = &account.name;
         let Some(owner) = self.owner(account) else { return };
+        *self.clients.entry(owner.member).or_default() += 1;
         let mut connections = HashSet::new();
         for (line, entry) in account.entries.iter().enumerate() {
             match entry {
@@ -208,7 +212,8 @@ impl Court {
 
     fn hear_recipient(&mut self, account: &Account) {
         let Some(Entry::Opened(owner)) = account.entries.first() else { return };
-        let mut orders: HashMap<(u32, PublicKey, Priority), Order> = HashMap::new();
+        let is_alone = self.clients.get(&owner.member) == Some(&1);
+        let mut orders: HashMap<(u32, PublicKey, Priority, Option<PublicKey>), Order> = HashMap::new();
         let mut noted: HashSet<&MessageId> = HashSet::new();
         let mut here: HashSet<(u32, &MessageId)> = HashSet::new();
         for entry in &account.entries {
@@ -217,7 +222,9 @@ impl Court {
                     noted.insert(message);
                     let Some(placed) = self.receive(&account.name, owner, entry) else { continue };
                     if here.insert((*connection, message)) {
-                        let order = orders.entry((*connection, *sender, *priority)).or_default();
+                        let order = orders
+                            .entry((*connection, *sender, *priority, (!is_alone).then_some(placed.target)))
+                            .or_default();
                         if let Some(after) = order.take(message, &placed) {
                             let (client, message) = (account.name.clone(), message.clone());
                             self.breaches.push(Breach::Reordered { client, connection: *connection, message, after });
@@ -263,7 +270,12 @@ impl Court {
         let is_fixed = !sending.was_refused
             && (self.trouble == Trouble::Broker
                 || sending.acked.map(|(connection, _)| connection) == Some(sending.first.0));
-        Some(Placed { first: sending.first, acked: sending.acked.map(|(_, line)| line), is_fixed })
+        Some(Placed {
+            target: sending.target,
+            first: sending.first,
+            acked: sending.acked.map(|(_, line)| line),
+            is_fixed,
+        })
     }
 
     fn judge(&mut self) {
@@ -288,6 +300,7 @@ impl Court {
 /// Where a message stands in the order in which its sender's messages were accepted.
 #[derive(Debug)]
 struct Placed {
+    target: PublicKey,
     first: (u32, usize),
     acked: Option<usize>,
     /// Whether it was accepted in the order of its first connection.
