@@ -308,7 +308,7 @@ impl Connection {
         self.line.feed(Addressed { frame: BrokerFrame::Error(fault.frame()), request_id }.to_json()).await
     }
 
-    /// Gives the seat back, lets go of all mail, and says goodbye if there is somebody to say it to.
+    /// Lets go of all mail, gives the seat back, and says goodbye if there is somebody to say it to.
     async fn leave(mut self, end: End) {
         if let End::Close(..) = end {
             // What was sent before is answered before the Close.
@@ -317,8 +317,9 @@ impl Connection {
         }
         let Self { app, line, mut live, mail, .. } = self;
         let parting = if matches!(end, End::Broken) { Parting::Broken } else { Parting::Closed };
-        live.seat.leave(parting, app.clock.now());
+        // Whoever takes the mail next is told by the seat; what was held here is free by then, and comes before what is newer.
         mail.release(&app, &live).await;
+        live.seat.leave(parting, app.clock.now());
         match end {
             End::Goodbye => line.finish().await,
             End::Close(code, reason) => line.close(code, reason).await,
