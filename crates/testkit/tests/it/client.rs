@@ -146,9 +146,6 @@ impl Client {
                 Some((id, answer)) = answers.next() => {
                     let Ok(ack) = answer else { return Parting::Lost };
                     self.answered(&id, ack);
-                    if phase == Phase::Drain && answers.is_empty() && self.send_again(connection, &mut answers).await.is_err() {
-                        return Parting::Lost;
-                    }
                 }
                 () = sleep(pause) => {
                     if phase == Phase::Load {
@@ -159,6 +156,9 @@ impl Client {
                         if self.send_some(connection, &mut answers).await.is_err() {
                             return Parting::Lost;
                         }
+                    } else if answers.is_empty() && self.send_again(connection, &mut answers).await.is_err() {
+                        // What was refused for the moment is tried again.
+                        return Parting::Lost;
                     }
                 }
                 _ = self.phase.changed() => {}
