@@ -19,7 +19,8 @@ pub struct Mesh {
     pub slug: String,
     /// The key that signs invites.
     pub owner: Arc<Identity>,
-    pub(crate) clock: TestClock,
+    /// The time its tokens are signed at.
+    pub clock: TestClock,
 }
 
 /// A member and its key.

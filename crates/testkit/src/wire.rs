@@ -274,6 +274,12 @@ impl Wire {
         self.write(Message::Close(Some(frame))).await;
     }
 
+    /// Ends its own side of the line without a Close, and reads until the broker has ended the other.
+    pub async fn half_close(mut self) {
+        self.socket.get_mut().shutdown().await.unwrap();
+        while let Next::Frame(_) = self.read("the end").await {}
+    }
+
     /// Goes away without a word.
     pub fn break_off(self) {
         drop(self);

@@ -29,10 +29,19 @@ macro_rules! on_both {
     };
 }
 
+mod delivery;
 mod greeting;
 mod hello;
+mod invite;
+mod isolation;
+mod join;
 mod lease;
+mod limits;
+mod member;
+mod mesh;
 mod presence;
 mod send;
 mod session_hello;
 mod session_key;
+mod status;
+mod turn;

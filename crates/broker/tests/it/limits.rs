@@ -1,0 +1,101 @@
+//! How many connections there may be.
+
+use claudemesh_testkit::{Member, Setup, TestMesh, Wire, merged};
+use serde_json::{Value, json};
+
+use crate::hello::refused;
+
+const CAPACITY: (&str, &str) = ("capacity", "mesh at connection capacity");
+
+fn of(mesh: &str, member: &Member) -> Value {
+    merged(member.hello(), json!({"sessionId": mesh}))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mesh_has_only_so_many_connections_and_reattaching_is_none_more() {
+    let mesh = Setup::sqlite().with(|config| config.max_connections_per_mesh = 3).start().await;
+    let (_, ann, bob) = mesh.pair().await;
+    let (_, eve) = mesh.mesh("other").await;
+    let session = ann.session();
+    let first = mesh.connect(&session.hello()).await;
+    let second = mesh.connect(&of("mine", &ann)).await;
+    let third = mesh.connect(&bob.hello()).await;
+    refused(&mesh, &bob.hello(), CAPACITY).await;
+    refused(&mesh, &ann.session().hello(), CAPACITY).await;
+    mesh.connect(&eve.hello()).await;
+    let again = mesh.connect(&session.hello()).await;
+    let second_again = mesh.connect(&of("mine", &ann)).await;
+    refused(&mesh, &bob.hello(), CAPACITY).await;
+    third.close(1000).await;
+    mesh.connect(&bob.hello()).await;
+    drop((first, second, again, second_again));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_has_only_so_many_connections_and_others_have_theirs() {
+    let mesh = Setup::sqlite().with(|config| config.max_connections_per_member = 2).start().await;
+    let (_, ann, bob) = mesh.pair().await;
+    let session = ann.session();
+    let wires = [mesh.connect(&session.hello()).await, mesh.connect(&ann.hello()).await];
+    refused(&mesh, &ann.cold(), CAPACITY).await;
+    mesh.connect(&bob.hello()).await;
+    let again = mesh.connect(&session.hello()).await;
+    refused(&mesh, &ann.cold(), CAPACITY).await;
+    drop((wires, again));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_has_only_so_many_connections() {
+    let mesh = Setup::sqlite().with(|config| config.max_connections = 2).start().await;
+    let (_, ann) = mesh.mesh("one").await;
+    let (_, eve) = mesh.mesh("two").await;
+    let wires = [mesh.connect(&ann.hello()).await, mesh.connect(&eve.hello()).await];
+    refused(&mesh, &eve.hello(), CAPACITY).await;
+    drop(wires);
+}
+
+/// 1.7: a lease in grace is no open socket.
+#[tokio::test(flavor = "multi_thread")]
+async fn leases_in_grace_do_not_count() {
+    let mesh = Setup::sqlite().with(|config| config.max_connections_per_mesh = 1).start().await;
+    let (_, ann) = mesh.mesh("grace").await;
+    for _ in 0..20 {
+        let mut wire = mesh.connect(&ann.cold()).await;
+        wire.fence().await;
+        wire.break_off();
+        claudemesh_testkit::eventually("the line is seen to be broken", async || {
+            mesh.metric("broker_connections_active").await == Some(0)
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_has_only_fifty_sockets_that_have_not_said_hello() {
+    let trusting = Setup::sqlite().with(|config| config.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()]);
+    let mesh = trusting.start().await;
+    let (_, ann) = mesh.mesh("strangers").await;
+    let from = [("X-Forwarded-For", "203.0.113.7")];
+    let mut strangers = Vec::new();
+    for _ in 0..50 {
+        strangers.push(Wire::open_with(mesh.address, &from).await.unwrap());
+    }
+    assert_eq!(Wire::open_with(mesh.address, &from).await.unwrap_err(), 429);
+    Wire::open_with(mesh.address, &[("X-Forwarded-For", "203.0.113.8")]).await.unwrap();
+    // Whoever has said hello is no stranger any more.
+    strangers[0].greet(&ann.hello()).await;
+    let fiftieth = Wire::open_with(mesh.address, &from).await.unwrap();
+    assert_eq!(Wire::open_with(mesh.address, &from).await.unwrap_err(), 429);
+    fiftieth.close(1000).await;
+    claudemesh_testkit::eventually("there is room again", async || Wire::open_with(mesh.address, &from).await.is_ok())
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn loopback_is_exempt() {
+    let mesh = TestMesh::start().await;
+    let mut strangers = Vec::new();
+    for _ in 0..60 {
+        strangers.push(Wire::open(mesh.address).await);
+    }
+}
