@@ -8,6 +8,7 @@ use crate::config::MeshCreation;
 use crate::edge::limit::Limits;
 use crate::hub::Hub;
 use crate::metrics::Metrics;
+use crate::token::SetupToken;
 
 /// What a running broker is made of.
 #[derive(Debug)]
@@ -25,7 +26,7 @@ pub(crate) struct App {
 pub(crate) struct Settings {
     pub(crate) config: crate::Config,
     pub(crate) mesh_creation: MeshCreation,
-    pub(crate) setup_token: String,
+    pub(crate) setup_token: SetupToken,
     /// Without a slash at its end.
     pub(crate) public_url: String,
     pub(crate) started_at: std::time::Instant,

@@ -37,12 +37,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use config::{Config, MeshCreation};
-pub use token::{SetupToken, setup_token};
 
 use app::{App, Settings};
 use edge::limit::{Limits, Rate};
 use edge::server::{self, Running};
 use hub::{Capacity, Hub};
+use token::setup_token;
 
 /// How long connections may take to close once the broker stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(8);
@@ -50,7 +50,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(8);
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// A broker that listens.
-#[derive(Debug)]
+#[expect(missing_debug_implementations, reason = "it may hold the new setup token")]
 pub struct Broker {
     running: Arc<Running>,
     /// Where it is reached, without a slash at the end.
@@ -79,9 +79,10 @@ impl Broker {
             bell: Arc::new(move |rings: &[Ring]| bell.ring(rings)),
         });
         let store = store.await?;
+        let new_setup_token = token.is_new.then(|| token.text.clone());
         let settings = Settings {
             mesh_creation: config.mesh_creation(),
-            setup_token: token.text.clone(),
+            setup_token: token,
             public_url: public_url.clone(),
             started_at: clock.instant(),
             git_sha: option_env!("GIT_SHA").unwrap_or("unknown").to_owned(),
@@ -91,8 +92,8 @@ impl Broker {
         let app = Arc::new(App { store, hub, clock, limits, metrics: metrics::Metrics::default(), settings });
         let running = Arc::new(Running { app, tasks: TaskTracker::new(), stop: CancellationToken::new() });
         running.tasks.spawn(server::accept(listener, Arc::clone(&running)));
-        running.tasks.spawn(jobs::sweep::run(Arc::clone(&running)));
-        let new_setup_token = token.is_new.then_some(token.text);
+        running.tasks.spawn(jobs::sweep::leases(Arc::clone(&running)));
+        running.tasks.spawn(jobs::sweep::rows(Arc::clone(&running)));
         Ok(Self { running, public_url, new_setup_token })
     }
 
@@ -110,7 +111,7 @@ impl Broker {
     pub async fn stop(self) -> bool {
         let running = self.running;
         running.stop.cancel();
-        running.app.hub.close_all((1001, "shutting down"));
+        running.app.hub.close_all(hub::SHUTTING_DOWN);
         running.tasks.close();
         let ended = tokio::time::timeout(STOP_TIMEOUT, running.tasks.wait()).await.is_ok();
         if cfg!(debug_assertions) {
@@ -142,6 +143,7 @@ fn node_name(data_dir: &std::path::Path) -> anyhow::Result<String> {
     let why = || format!("cannot use {}", path.display());
     match std::fs::read_to_string(&path) {
         Ok(name) if !name.trim().is_empty() => Ok(name.trim().to_owned()),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).with_context(why),
         Ok(_) | Err(_) => {
             let name = claudemesh_proto::PresenceId::from_random(claudemesh_keys::random_bytes()?).to_string();
             std::fs::write(&path, &name).with_context(why)?;

@@ -46,9 +46,10 @@ async fn run(config: Config) -> anyhow::Result<()> {
         .with_context(|| format!("cannot listen on {}:{} (--host, --port)", address.0, address.1))?;
     let listening_on = listener.local_addr()?;
     let is_open = !config.host.is_loopback();
+    // Before anybody is told that the broker runs: from then on it may be told to stop.
+    let mut terminate = signal(SignalKind::terminate())?;
     let broker = Broker::start(config, listener, Clock::system()).await?;
     introduce(&broker, listening_on, is_open);
-    let mut terminate = signal(SignalKind::terminate())?;
     let reason = tokio::select! {
         _ = terminate.recv() => None,
         interrupted = tokio::signal::ctrl_c() => interrupted.err().map(|error| error.to_string()),

@@ -7,20 +7,25 @@ use std::path::Path;
 use anyhow::Context as _;
 use claudemesh_proto::text::base64url;
 
-/// The token, and whether this start made it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SetupToken {
+/// The token, and whether this start made it. It cannot be printed by accident.
+pub(crate) struct SetupToken {
     /// The secret text.
-    pub text: String,
+    pub(crate) text: String,
     /// It did not exist before.
-    pub is_new: bool,
+    pub(crate) is_new: bool,
+}
+
+impl std::fmt::Debug for SetupToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SetupToken(…)")
+    }
 }
 
 /// Reads `setup-token` in the data directory, or makes it with mode 0600.
 ///
 /// # Errors
 /// When the file cannot be read or written, or is empty.
-pub fn setup_token(data_dir: &Path) -> anyhow::Result<SetupToken> {
+pub(crate) fn setup_token(data_dir: &Path) -> anyhow::Result<SetupToken> {
     let path = data_dir.join("setup-token");
     let why = || format!("cannot use the setup token {}", path.display());
     match fs::read_to_string(&path) {

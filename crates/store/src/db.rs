@@ -27,13 +27,22 @@ const BEGIN: &str = "begin immediate";
 /// until statistics are next taken, which may be a million rows later.
 const PLANNER: &str = "set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off; set jit = off";
 
-/// Where the truth is kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Where the truth is kept. A server's address may hold a password, and is not printed.
+#[derive(Clone, PartialEq, Eq)]
 pub enum DatabaseUrl {
     /// A file.
     Sqlite(PathBuf),
     /// A server.
     Postgres(String),
+}
+
+impl std::fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Sqlite(path) => f.debug_tuple("Sqlite").field(path).finish(),
+            Self::Postgres(_) => f.write_str("Postgres(…)"),
+        }
+    }
 }
 
 impl FromStr for DatabaseUrl {

@@ -1,6 +1,5 @@
 //! Invites over the WebSocket, and joining by one over HTTP.
 
-use axum::http::StatusCode;
 use claudemesh_keys::{verify, x25519_public};
 use claudemesh_proto::invite::{
     InviteCreate, InviteCreated, InviteListResponse, InvitePayload, InviteRevoke, InviteRevokeResponse,
@@ -63,17 +62,18 @@ pub(crate) async fn revoke(app: &App, live: &Live, request: InviteRevoke) -> Res
 
 /// Why somebody could not join.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct NotJoined {
-    pub(crate) status: StatusCode,
-    pub(crate) error: &'static str,
+pub(crate) enum NotJoined {
+    /// In the protocol's words.
+    Refused(&'static str),
+    Unavailable,
 }
 
 /// Makes a member of whoever brings a registered, signed token. The checks are in the protocol's order.
 pub(crate) async fn join(app: &App, join: Join) -> Result<Joined, NotJoined> {
-    let refused = |error| NotJoined { status: StatusCode::BAD_REQUEST, error };
+    let refused = NotJoined::Refused;
     let unavailable = |error: claudemesh_store::StoreError| {
         tracing::error!(error = %error, "a join could not be carried out");
-        NotJoined { status: StatusCode::SERVICE_UNAVAILABLE, error: "temporarily unavailable, try again" }
+        NotJoined::Unavailable
     };
     let fields = (join.invite_token, join.invite_payload, join.peer_pubkey, join.display_name);
     let (Some(token), Some(payload), Some(pubkey), Some(name)) = fields else {

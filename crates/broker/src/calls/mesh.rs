@@ -19,7 +19,7 @@ pub(crate) enum NotCreated {
 
 /// Whether this caller may make meshes.
 pub(crate) fn may_create(settings: &Settings, is_local: bool, bearer: Option<&str>) -> bool {
-    let has_token = bearer.is_some_and(|token| token.as_bytes().ct_eq(settings.setup_token.as_bytes()).into());
+    let has_token = bearer.is_some_and(|token| token.as_bytes().ct_eq(settings.setup_token.text.as_bytes()).into());
     match settings.mesh_creation {
         MeshCreation::Open => true,
         MeshCreation::Loopback => is_local || has_token,

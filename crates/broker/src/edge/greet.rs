@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use claudemesh_proto::hello::{HelloAck, MemberProfile, MeshPolicy, QUIET};
 use claudemesh_proto::{Addressed, BrokerFrame, ClientFrame, ErrorCode, ErrorFrame, Peek, PresenceId};
-use claudemesh_store::{Admitted, Welcome};
+use claudemesh_store::Welcome;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 use crate::calls::Live;
 use crate::edge::line::{Incoming, Line, Stuck};
 use crate::fault::Fault;
-use crate::hub::{Entered, LeaseKey, Presence};
-use crate::session::handshake::{Greeting, OpenedAs, Rejection, Verified, refusal};
+use crate::hub::{Doorbell, Entered, LeaseKey, Presence, SHUTTING_DOWN};
+use crate::session::handshake::{Greeting, OpenedAs, Rejection, Verified, welcome};
 
 /// A connection that was let in.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub(crate) struct Greeted {
     pub(crate) opened_as: OpenedAs,
     /// The client waits for hello_ack before it can take a push, and does not say so.
     pub(crate) needs_a_moment: bool,
+    /// The connection that gave way to this one, and may still hold mail.
+    pub(crate) predecessor: Option<Arc<Doorbell>>,
 }
 
 /// How the time before hello ended.
@@ -44,7 +46,7 @@ pub(crate) async fn greet(
     let end = tokio::select! {
         end = until_hello(app, &mut line, address) => end,
         () = tokio::time::sleep(app.settings.config.hello_timeout) => End::Refused(None, (1008, "hello timeout")),
-        () = stop.cancelled() => End::Refused(None, (1001, "shutting down")),
+        () = stop.cancelled() => End::Refused(None, SHUTTING_DOWN),
     };
     match end {
         End::Greeted(greeted) => return Some((line, greeted)),
@@ -113,10 +115,8 @@ type Answer = Option<Result<Box<Greeted>, Rejection>>;
 /// Checks a handshake, seats the connection and says hello_ack. A store that cannot answer is said, and leaves the client to try
 /// again.
 async fn admit(app: &Arc<App>, line: &mut Line, greeting: Greeting) -> Result<Answer, Stuck> {
-    let has_room = |greeting: &Greeting| match greeting.mesh_id().parse() {
-        Ok(mesh) => app.hub.has_room(&mesh, LeaseKey::named_in(greeting).as_ref()),
-        Err(_) => true,
-    };
+    let lease = LeaseKey::named_in(&greeting);
+    let has_room = greeting.mesh_id().parse().map_or(true, |mesh| app.hub.has_room(&mesh, lease.as_ref()));
     let Verified { admission, place, opened_as } = match greeting.verify(app.clock.now(), has_room) {
         Ok(verified) => verified,
         Err(rejection) => return Ok(Some(Err(rejection))),
@@ -128,17 +128,22 @@ async fn admit(app: &Arc<App>, line: &mut Line, greeting: Greeting) -> Result<An
             return say(line, &frame).await.map(|()| None);
         }
     };
-    if let Some(rejection) = refusal(&admitted, opened_as) {
-        return Ok(Some(Err(rejection)));
-    }
-    let Admitted::Welcome(welcome) = admitted else { return Ok(Some(Err(Rejection::capacity()))) };
-    let Ok(random) = claudemesh_keys::random_bytes() else { return Ok(Some(Err(Rejection::capacity()))) };
+    let welcome = match welcome(admitted, opened_as) {
+        Ok(welcome) => welcome,
+        Err(rejection) => return Ok(Some(Err(rejection))),
+    };
+    let Ok(random) = claudemesh_keys::random_bytes() else {
+        let fault = Fault::new(ErrorCode::Unavailable, "temporarily unavailable, try again");
+        return say(line, &Addressed { frame: BrokerFrame::Error(fault.frame()), request_id: None })
+            .await
+            .map(|()| None);
+    };
     let capabilities = place.capabilities.clone().unwrap_or_default();
     let id = (PresenceId::from_random(random), app.clock.now());
     let presence = Presence::new(id, &admission, &welcome, (place, opened_as));
     let display_name = presence.peer.display_name.clone();
     let sender_pubkey = presence.peer.pubkey;
-    let Some(Entered { seat, reattached }) = app.hub.enter(presence) else {
+    let Some(Entered { seat, reattached, predecessor }) = app.hub.enter(presence) else {
         return Ok(Some(Err(Rejection::capacity())));
     };
     let connection = Live {
@@ -153,7 +158,7 @@ async fn admit(app: &Arc<App>, line: &mut Line, greeting: Greeting) -> Result<An
     let ack = hello_ack(&connection, *welcome, (opened_as, reattached), &capabilities);
     say(line, &Addressed { frame: BrokerFrame::HelloAck(Box::new(ack)), request_id: None }).await?;
     app.metrics.connected();
-    Ok(Some(Ok(Box::new(Greeted { live: connection, opened_as, needs_a_moment }))))
+    Ok(Some(Ok(Box::new(Greeted { live: connection, opened_as, needs_a_moment, predecessor }))))
 }
 
 fn hello_ack(

@@ -52,20 +52,22 @@ impl Limits {
     /// Counts a handshake that failed. Loopback, where everything behind one machine looks alike, is exempt.
     pub(crate) fn hello_failed(&self, address: IpAddr, now: Timestamp) {
         if !address.is_loopback() {
-            self.failed_hellos.take(address, now);
+            self.failed_hellos.take(network(address), now);
         }
     }
 
     /// Whether the address may try a handshake.
     pub(crate) fn may_greet(&self, address: IpAddr, now: Timestamp) -> bool {
-        address.is_loopback() || self.failed_hellos.has_any(&address, now)
+        address.is_loopback() || self.failed_hellos.has_any(&network(address), now)
     }
 
     /// Lets a socket in that has not said hello; `None` when its address has too many.
     pub(crate) fn let_in(&self, address: IpAddr) -> Option<Stranger> {
+        let is_exempt = address.is_loopback();
+        let address = network(address);
         let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
         let count = strangers.entry(address).or_default();
-        if self.max_strangers > 0 && *count >= self.max_strangers && !address.is_loopback() {
+        if self.max_strangers > 0 && *count >= self.max_strangers && !is_exempt {
             return None;
         }
         *count += 1;
@@ -85,11 +87,25 @@ impl Drop for Stranger {
     }
 }
 
+/// What one customer of a provider has: an IPv4 address, or a /64 of IPv6.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & !u128::from(u64::MAX)).into()),
+    }
+}
+
 /// Token buckets: `burst` tokens at most, `per_minute` new ones a minute.
 #[derive(Debug)]
 struct Buckets<K> {
     rate: Rate,
-    buckets: Mutex<HashMap<K, Bucket>>,
+    held: Mutex<Held<K>>,
+}
+
+#[derive(Debug)]
+struct Held<K> {
+    buckets: HashMap<K, Bucket>,
+    clean_at: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -100,7 +116,7 @@ struct Bucket {
 
 impl<K: Hash + Eq> Buckets<K> {
     fn new(rate: Rate) -> Self {
-        Self { rate, buckets: Mutex::default() }
+        Self { rate, held: Mutex::new(Held { buckets: HashMap::new(), clean_at: CLEAN_AT }) }
     }
 
     fn is_unlimited(&self) -> bool {
@@ -112,9 +128,12 @@ impl<K: Hash + Eq> Buckets<K> {
             return true;
         }
         let rate = self.rate;
-        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        if buckets.len() >= CLEAN_AT {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let Held { buckets, clean_at } = &mut *held;
+        if buckets.len() >= *clean_at {
             buckets.retain(|_, bucket| bucket.filled(rate, now).tokens < f64::from(rate.burst));
+            // Those that are left are looked through again only when as many have come.
+            *clean_at = CLEAN_AT.max(2 * buckets.len());
         }
         let bucket = buckets.entry(key).or_insert(Bucket { tokens: f64::from(rate.burst), at: now });
         *bucket = bucket.filled(rate, now);
@@ -126,8 +145,8 @@ impl<K: Hash + Eq> Buckets<K> {
     }
 
     fn has_any(&self, key: &K, now: Timestamp) -> bool {
-        let buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        self.is_unlimited() || buckets.get(key).is_none_or(|bucket| bucket.filled(self.rate, now).tokens >= 1.0)
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        self.is_unlimited() || held.buckets.get(key).is_none_or(|bucket| bucket.filled(self.rate, now).tokens >= 1.0)
     }
 }
 
@@ -155,6 +174,14 @@ mod tests {
         assert_eq!(allowed(3), 3);
         assert_eq!(allowed(1000), 10);
         assert_eq!(allowed(500), 0, "a clock that goes back gives nothing");
+    }
+
+    #[test]
+    fn an_ipv6_network_counts_as_one() {
+        let of = |text: &str| network(text.parse().unwrap());
+        assert_eq!(of("2001:db8:1:2::1"), of("2001:db8:1:2:ffff::9"));
+        assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
+        assert_ne!(of("203.0.113.1"), of("203.0.113.2"));
     }
 
     #[test]

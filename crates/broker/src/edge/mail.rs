@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use claudemesh_proto::limits::MAX_EXT_BYTES;
 use claudemesh_proto::message::ClientAck;
 use claudemesh_store::{Claim, Claimed, DeliveryId, Pending, Recipient, Reclaim, Release, StoreError};
 
@@ -25,6 +26,8 @@ pub(crate) struct Mail {
     asked: VecDeque<Asked>,
     /// There may be mail that was not asked for yet.
     look: bool,
+    /// Some of it may be older than what was claimed last.
+    from_start: bool,
     /// Nothing is asked before this.
     look_from: Instant,
 }
@@ -37,7 +40,7 @@ struct Asked {
 
 enum Question {
     /// What is next, within this window.
-    Next { slot: Slot, rows: usize, bytes: i64 },
+    Next { slot: Slot, max_rows: usize, max_bytes: i64 },
     /// What was held and not acknowledged in time.
     Again(Vec<DeliveryId>),
 }
@@ -49,15 +52,15 @@ impl Mail {
             mailbox: Mailbox::new(app.settings.config.claim_lease),
             asked: VecDeque::new(),
             look: true,
+            from_start: false,
             look_from: if needs_a_moment { now + A_MOMENT } else { now },
         }
     }
 
     /// Somebody rang.
     pub(crate) fn rung(&mut self, from_start: bool) {
-        if from_start {
-            self.mailbox.look_from_start();
-        }
+        // An answer that is on its way moves the cursor on: it is only set back when the next question is put.
+        self.from_start |= from_start;
         self.look = true;
     }
 
@@ -66,9 +69,15 @@ impl Mail {
         let is_time = self.look && self.asked.is_empty() && app.clock.instant() >= self.look_from;
         let Some(room) = self.mailbox.room().filter(|_| is_time) else { return };
         self.look = false;
+        if std::mem::take(&mut self.from_start) {
+            self.mailbox.look_from_start();
+        }
         let takes = app.hub.takes(&live.mesh_id, live.seat.presence_id());
         let member = takes.member.then(|| (Slot::Member, Recipient::Member(live.member_id.clone())));
         let session = takes.session.map(|key| (Slot::Session, Recipient::Session(key)));
+        // Two kinds of mail share the window.
+        let shares = if member.is_some() && session.is_some() { 2 } else { 1 };
+        let (max_rows, max_bytes) = (room.rows / shares, room.bytes / i64::try_from(shares).unwrap_or(1));
         for (slot, recipient) in member.into_iter().chain(session) {
             let claim = Claim {
                 mesh_id: live.mesh_id.clone(),
@@ -76,12 +85,12 @@ impl Mail {
                 connection: live.seat.connection().clone(),
                 after_seq: self.mailbox.after(slot),
                 urgent_only: false,
-                max_rows: room.rows,
-                max_bytes: room.bytes,
+                max_rows,
+                max_bytes,
                 lease: self.mailbox.lease(),
             };
             let answer = app.store.claim(claim).await;
-            let question = Question::Next { slot, rows: room.rows, bytes: room.bytes };
+            let question = Question::Next { slot, max_rows, max_bytes };
             self.asked.push_back(Asked { question, answer });
         }
     }
@@ -119,10 +128,12 @@ impl Mail {
             return Vec::new();
         };
         let slot = match question {
-            Question::Next { slot, rows, bytes } => {
+            Question::Next { slot, max_rows, max_bytes } => {
                 let taken: i64 = claimed.iter().map(|row| row.size_bytes).sum();
-                // The window was the limit: there may be more.
-                self.look |= claimed.len() >= rows || taken >= bytes / 2;
+                let largest = app.settings.config.max_message_bytes + MAX_EXT_BYTES;
+                // The window was the limit, or may have been for a row of the largest size: there may be more.
+                let is_full = taken.saturating_add(i64::try_from(largest).unwrap_or(i64::MAX)) > max_bytes;
+                self.look |= claimed.len() >= max_rows || is_full && !claimed.is_empty();
                 Some(slot)
             }
             Question::Again(asked) => {
@@ -156,14 +167,14 @@ impl Mail {
     }
 
     /// Lets go of everything, also of what is still being claimed.
-    pub(crate) async fn release(mut self, app: &App, live: &Live) {
+    pub(crate) async fn release(&mut self, app: &App, live: &Live) {
         for Asked { answer, .. } in std::mem::take(&mut self.asked) {
             let now = app.clock.now();
             for row in &answer.await.unwrap_or_default() {
                 self.mailbox.take(None, row, now);
             }
         }
-        let held = self.mailbox.into_held();
+        let held = self.mailbox.give_back();
         if !held.is_empty() {
             let (mesh_id, connection) = (live.mesh_id.clone(), live.seat.connection().clone());
             // Should this fail, the claims end with their leases.

@@ -12,8 +12,9 @@ use claudemesh_proto::mesh::{MeshCreate, MeshCreateError};
 use serde_json::json;
 
 use crate::calls;
+use crate::calls::invite::NotJoined;
 use crate::edge::address::Origin;
-use crate::edge::server::{Peer, Running};
+use crate::edge::server::{HEAD_TIMEOUT, Peer, Running};
 
 /// `POST /join`: an invite makes a member.
 pub(crate) async fn join(State(running): State<Arc<Running>>, request: Request) -> Response {
@@ -31,7 +32,8 @@ pub(crate) async fn join(State(running): State<Arc<Running>>, request: Request) 
     };
     match calls::invite::join(&running.app, join).await {
         Ok(joined) => Json(joined).into_response(),
-        Err(fault) => refused(fault.status, fault.error),
+        Err(NotJoined::Refused(error)) => refused(StatusCode::BAD_REQUEST, error),
+        Err(NotJoined::Unavailable) => refused(StatusCode::SERVICE_UNAVAILABLE, "temporarily unavailable, try again"),
     }
 }
 
@@ -44,13 +46,13 @@ pub(crate) async fn create_mesh(
 ) -> Response {
     let refused = |status, error: MeshCreateError| no_store((status, Json(json!({"error": error}))).into_response());
     let origin = Origin::of(peer.0, &headers, &running.app.settings.config.trusted_proxies);
+    if !calls::mesh::may_create(&running.app.settings, origin.is_local, bearer(&headers)) {
+        return refused(StatusCode::FORBIDDEN, MeshCreateError::CreationNotAllowed);
+    }
     let body = match body(&running, request.into_body()).await {
         Ok(body) => body,
         Err(too_large) => return too_large,
     };
-    if !calls::mesh::may_create(&running.app.settings, origin.is_local, bearer(&headers)) {
-        return refused(StatusCode::FORBIDDEN, MeshCreateError::CreationNotAllowed);
-    }
     let Ok(request) = serde_json::from_slice::<MeshCreate>(&body) else {
         return refused(StatusCode::BAD_REQUEST, MeshCreateError::Malformed);
     };
@@ -97,11 +99,15 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
 }
 
+/// The whole body, within the limit of size and in a time that a slow line needs and a stalled one does not get.
 async fn body(running: &Running, body: Body) -> Result<bytes::Bytes, Response> {
+    let refused = |status, error| (status, Json(json!({"ok": false, "error": error}))).into_response();
     let limit = running.app.settings.config.max_message_bytes;
-    axum::body::to_bytes(body, limit).await.map_err(|_| {
-        (StatusCode::PAYLOAD_TOO_LARGE, Json(json!({"ok": false, "error": "payload too large"}))).into_response()
-    })
+    match tokio::time::timeout(HEAD_TIMEOUT, axum::body::to_bytes(body, limit)).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(_)) => Err(refused(StatusCode::PAYLOAD_TOO_LARGE, "payload too large")),
+        Err(_) => Err(refused(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")),
+    }
 }
 
 fn no_store(mut response: Response) -> Response {

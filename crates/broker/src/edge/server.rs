@@ -23,8 +23,8 @@ use crate::edge::{health, rest, upgrade};
 
 /// Largest head of a request.
 const MAX_HEAD_BYTES: usize = 16 << 10;
-/// How long a client may take to send the head of a request.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may take to send the head of a request, and again for its body.
+pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
      connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'";
 /// A short rest when the system has no more file descriptors, instead of a busy loop.

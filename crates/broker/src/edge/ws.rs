@@ -12,7 +12,7 @@
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use claudemesh_proto::message::{Ack, ClientAck, Push};
 use claudemesh_proto::{Addressed, BrokerFrame, ClientFrame, ErrorCode, Peek, Priority};
@@ -30,7 +30,8 @@ use crate::edge::line::{Incoming, Line, Stuck};
 use crate::edge::mail::Mail;
 use crate::edge::server::Running;
 use crate::fault::Fault;
-use crate::hub::Parting;
+use crate::hub::{Parting, SHUTTING_DOWN};
+use crate::metrics::Refused;
 use crate::session::handshake::OpenedAs;
 use crate::session::liveness::Liveness;
 
@@ -38,6 +39,9 @@ use crate::session::liveness::Liveness;
 const FRAMES_AT_ONCE: usize = 64;
 /// Sends whose ack is outstanding; beyond it the socket is not read.
 const SENDS_AT_ONCE: usize = 1024;
+
+/// How long a connection waits for the one that it replaces to let go of its mail.
+const HANDOVER: Duration = Duration::from_secs(1);
 
 /// Serves a WebSocket until it ends.
 pub(crate) async fn serve(
@@ -49,6 +53,14 @@ pub(crate) async fn serve(
     let greeted = Box::pin(greet::greet(&running.app, line, address, &running.stop)).await;
     drop(stranger);
     let Some((line, greeted)) = greeted else { return };
+    if running.stop.is_cancelled() {
+        // It came in after everybody was told to go.
+        greeted.live.seat.doorbell().close(SHUTTING_DOWN);
+    }
+    if let Some(predecessor) = &greeted.predecessor {
+        // What it held comes before what is newer (D5). One that hangs is not waited for: its claims end with their leases.
+        let _ = tokio::time::timeout(HANDOVER, predecessor.gone()).await;
+    }
     let mut connection = Connection::new(Arc::clone(&running.app), line, *greeted);
     let end = connection.run().await;
     Box::pin(connection.leave(end)).await;
@@ -90,7 +102,7 @@ struct Sent {
 
 impl Connection {
     fn new(app: Arc<App>, line: Line, greeted: Greeted) -> Self {
-        let Greeted { live, opened_as, needs_a_moment } = greeted;
+        let Greeted { live, opened_as, needs_a_moment, .. } = greeted;
         let now = app.clock.instant();
         let config = &app.settings.config;
         Self {
@@ -168,6 +180,8 @@ impl Connection {
             }
             Some(Ok(ClientFrame::Send(send))) => self.on_send(*send, peek).await,
             Some(Err(bad_field)) if kind == "send" => {
+                self.finish_sends().await?;
+                self.app.metrics.refused(Refused::Invalid);
                 let ack = message::refuse(peek.id.unwrap_or_default(), format!("invalid: {bad_field}"));
                 self.say_ack(ack, peek.request_id).await
             }
@@ -310,19 +324,18 @@ impl Connection {
 
     /// Lets go of all mail, gives the seat back, and says goodbye if there is somebody to say it to.
     async fn leave(mut self, end: End) {
-        if let End::Close(..) = end {
-            // What was sent before is answered before the Close.
-            let _ = self.finish_sends().await;
-            let _ = self.line.flush().await;
-        }
-        let Self { app, line, mut live, mail, .. } = self;
-        let parting = if matches!(end, End::Broken) { Parting::Broken } else { Parting::Closed };
         // Whoever takes the mail next is told by the seat; what was held here is free by then, and comes before what is newer.
-        mail.release(&app, &live).await;
-        live.seat.leave(parting, app.clock.now());
+        self.mail.release(&self.app, &self.live).await;
+        let parting = if matches!(end, End::Broken) { Parting::Broken } else { Parting::Closed };
+        self.live.seat.leave(parting, self.app.clock.now());
         match end {
-            End::Goodbye => line.finish().await,
-            End::Close(code, reason) => line.close(code, reason).await,
+            End::Goodbye => self.line.finish().await,
+            End::Close(code, reason) => {
+                // What was sent before is answered before the Close.
+                let _ = self.finish_sends().await;
+                let _ = self.line.flush().await;
+                self.line.close(code, reason).await;
+            }
             End::Broken => {}
         }
     }

@@ -37,6 +37,7 @@ pub(crate) struct Doorbell {
     rung: Notify,
     from_start: AtomicBool,
     close: Mutex<Option<(u16, &'static str)>>,
+    gone: Notify,
 }
 
 impl Doorbell {
@@ -55,6 +56,11 @@ impl Doorbell {
     /// Resolves at the next ring; a ring that nobody waited for is kept.
     pub(crate) async fn rung(&self) {
         self.rung.notified().await;
+    }
+
+    /// Resolves once the connection has let go of its mail. Only its successor waits.
+    pub(crate) async fn gone(&self) {
+        self.gone.notified().await;
     }
 
     /// Whether somebody rang from the start since this was last asked.
@@ -106,6 +112,7 @@ impl Seat {
     /// Gives the seat back.
     pub(crate) fn leave(&mut self, parting: Parting, now: Timestamp) {
         self.left = true;
+        self.doorbell.gone.notify_one();
         self.hub.leave(&self.mesh_id, (&self.presence_id, &self.connection), parting, Some(now));
     }
 }
@@ -114,6 +121,7 @@ impl Drop for Seat {
     fn drop(&mut self) {
         if !self.left {
             // The task ended without saying how: nothing of the presence is kept.
+            self.doorbell.gone.notify_one();
             self.hub.leave(&self.mesh_id, (&self.presence_id, &self.connection), Parting::Closed, None);
         }
     }

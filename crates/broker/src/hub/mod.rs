@@ -18,7 +18,10 @@ use claudemesh_store::{Recipient, Ring};
 
 pub(crate) use lease::{Doorbell, LeaseKey, Parting, Seat};
 pub(crate) use presence::Presence;
-use room::Room;
+use room::{Room, Seated};
+
+/// The Close of a broker that stops.
+pub(crate) const SHUTTING_DOWN: (u16, &str) = (1001, "shutting down");
 
 /// How many connections there may be.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +45,8 @@ pub(crate) struct Entered {
     pub(crate) seat: Seat,
     /// Whether it took up a lease: it is the same presence as before.
     pub(crate) reattached: bool,
+    /// The open connection that gave way, and may still hold mail.
+    pub(crate) predecessor: Option<Arc<Doorbell>>,
 }
 
 /// Which mail a connection takes now.
@@ -58,28 +63,34 @@ impl Hub {
 
     /// Whether one more connection fits the mesh and the node. A connection that takes up a lease or replaces another always does.
     pub(crate) fn has_room(&self, mesh: &MeshId, lease: Option<&LeaseKey>) -> bool {
-        let rooms = self.rooms();
-        let replaces = |room: &Room| lease.is_some_and(|lease| room.holds(lease));
-        if rooms.get(mesh).is_some_and(replaces) {
-            return true;
-        }
-        let open: usize = rooms.values().map(Room::open).sum();
-        open < self.capacity.node && rooms.get(mesh).is_none_or(|room| room.open() < self.capacity.mesh)
+        self.fits(&self.rooms(), mesh, lease)
     }
 
-    /// Seats a connection; `None` when its member has as many open as it may.
+    /// Seats a connection; `None` when its member, its mesh or the node has as many open as it may.
     ///
     /// A connection with the same lease key gives way: a broken one silently, an open one is told `session_replaced`.
     pub(crate) fn enter(self: &Arc<Self>, presence: Presence) -> Option<Entered> {
         let mut rooms = self.rooms();
-        let room = rooms.entry(presence.mesh_id.clone()).or_default();
-        if !room.holds(&presence.lease) && room.open_of(&presence.member_id) >= self.capacity.member {
+        let of_member =
+            |room: &Room| room.holds(&presence.lease) || room.open_of(&presence.member_id) < self.capacity.member;
+        let fits_member = rooms.get(&presence.mesh_id).is_none_or(of_member);
+        if !fits_member || !self.fits(&rooms, &presence.mesh_id, Some(&presence.lease)) {
             return None;
         }
         let mesh_id = presence.mesh_id.clone();
-        let (presence_id, connection, doorbell, reattached) = room.seat(presence);
+        let room = rooms.entry(mesh_id.clone()).or_default();
+        let Seated { presence_id, connection, doorbell, reattached, predecessor } = room.seat(presence);
         let seat = Seat::new(Arc::clone(self), mesh_id, (presence_id, connection), doorbell);
-        Some(Entered { seat, reattached })
+        Some(Entered { seat, reattached, predecessor })
+    }
+
+    fn fits(&self, rooms: &HashMap<MeshId, Room>, mesh: &MeshId, lease: Option<&LeaseKey>) -> bool {
+        let room = rooms.get(mesh);
+        if room.is_some_and(|room| lease.is_some_and(|lease| room.holds(lease))) {
+            return true;
+        }
+        let open: usize = rooms.values().map(Room::open).sum();
+        open < self.capacity.node && room.is_none_or(|room| room.open() < self.capacity.mesh)
     }
 
     /// Wakes whoever takes the mail of each recipient.

@@ -39,6 +39,16 @@ enum Line {
     Broken(Timestamp),
 }
 
+/// What became of a connection that was seated.
+pub(super) struct Seated {
+    pub(super) presence_id: PresenceId,
+    pub(super) connection: PresenceId,
+    pub(super) doorbell: Arc<Doorbell>,
+    pub(super) reattached: bool,
+    /// The open connection that gave way.
+    pub(super) predecessor: Option<Arc<Doorbell>>,
+}
+
 const REPLACED: (u16, &str) = (1000, "session_replaced");
 
 impl Occupant {
@@ -93,13 +103,18 @@ impl Room {
 
     /// Seats a connection. A session takes up its lease whatever became of the old socket; a member's connection takes up a
     /// broken one, and replaces an open one.
-    pub(super) fn seat(&mut self, mut presence: Presence) -> (PresenceId, PresenceId, Arc<Doorbell>, bool) {
+    pub(super) fn seat(&mut self, mut presence: Presence) -> Seated {
         let connection = presence.id.clone();
         let mut reattached = false;
+        let mut predecessor = None;
+        let mut bereft = Vec::new();
         if let Some(old) = self.leases.get(&presence.lease).cloned().and_then(|id| self.remove(&id)) {
-            if let Some(doorbell) = old.doorbell() {
+            if let Line::Open { doorbell, .. } = &old.line {
                 doorbell.close(REPLACED);
+                predecessor = Some(Arc::clone(doorbell));
             }
+            bereft.push(Recipient::Member(old.presence.member_id.clone()));
+            bereft.extend(old.presence.session.map(|session| Recipient::Session(session.pubkey)));
             let is_same_member = old.presence.member_id == presence.member_id;
             reattached = is_same_member && (presence.opened_as == OpenedAs::Session || !old.is_open());
             if reattached {
@@ -114,11 +129,27 @@ impl Room {
         self.leases.insert(presence.lease.clone(), presence_id.clone());
         self.members.entry(presence.member_id.clone()).or_default().push(presence_id.clone());
         if let Some(session) = presence.session {
+            if session.proven {
+                self.unbelieve(&session.pubkey);
+            }
             self.sessions.entry(session.pubkey).or_default().push(presence_id.clone());
         }
         let line = Line::Open { connection: connection.clone(), doorbell: Arc::clone(&doorbell) };
         self.presences.insert(presence_id.clone(), Occupant { presence, entrance: self.entrances, line });
-        (presence_id, connection, doorbell, reattached)
+        // With the old connection gone, somebody else may be next in turn, who has not been told of what came for it.
+        for recipient in &bereft {
+            self.ring(recipient, true);
+        }
+        Seated { presence_id, connection, doorbell, reattached, predecessor }
+    }
+
+    /// Somebody has proven the key: whoever only named it no longer takes its mail.
+    fn unbelieve(&mut self, key: &PublicKey) {
+        for presence_id in self.sessions.get(key).into_iter().flatten() {
+            if let Some(occupant) = self.presences.get_mut(presence_id) {
+                occupant.presence.speaks_for_session = occupant.presence.session.is_some_and(|session| session.proven);
+            }
+        }
     }
 
     /// A connection ended. One that was replaced in the meantime has no seat to give back.

@@ -10,26 +10,34 @@ const ROWS_EVERY: Duration = Duration::from_mins(1);
 /// A session key goes on taking mail for days after it was last seen, so an hour is often enough.
 const REFRESH_EVERY: Duration = Duration::from_hours(1);
 
-/// Runs until the broker stops.
-pub(crate) async fn run(running: Arc<Running>) {
-    let app = &running.app;
-    let mut leases = tokio::time::interval(LEASES_EVERY);
-    let mut rows = tokio::time::interval(ROWS_EVERY);
-    let mut refresh = tokio::time::interval(REFRESH_EVERY);
-    loop {
-        tokio::select! {
-            () = running.stop.cancelled() => return,
-            _ = leases.tick() => app.hub.end_leases(app.clock.now()),
-            _ = refresh.tick() => {
-                if let Err(error) = app.store.refresh_sessions(&app.hub.open_sessions()).await {
-                    tracing::warn!(error = %error, "open sessions could not be written down; the next time is in an hour");
-                }
-            }
-            _ = rows.tick() => match app.store.sweep().await {
-                Ok(0) => {}
-                Ok(expired) => tracing::info!(deliveries = expired, "messages expired that nobody came for"),
-                Err(error) => tracing::warn!(error = %error, "old rows could not be swept; the next sweep tries again"),
-            },
-        }
+/// Ends leases until the broker stops.
+pub(crate) async fn leases(running: Arc<Running>) {
+    let mut ticks = tokio::time::interval(LEASES_EVERY);
+    while running.stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        running.app.hub.end_leases(running.app.clock.now());
     }
+}
+
+/// Sweeps the tables until the broker stops; a sweep under way is given up then, and what it has not done is done after the start.
+pub(crate) async fn rows(running: Arc<Running>) {
+    let sweeping = async {
+        let app = &running.app;
+        let mut rows = tokio::time::interval(ROWS_EVERY);
+        let mut refresh = tokio::time::interval(REFRESH_EVERY);
+        loop {
+            tokio::select! {
+                _ = refresh.tick() => {
+                    if let Err(error) = app.store.refresh_sessions(&app.hub.open_sessions()).await {
+                        tracing::warn!(error = %error, "open sessions could not be written down; the next time is in an hour");
+                    }
+                }
+                _ = rows.tick() => match app.store.sweep().await {
+                    Ok(0) => {}
+                    Ok(expired) => tracing::info!(deliveries = expired, "messages expired that nobody came for"),
+                    Err(error) => tracing::warn!(error = %error, "old rows could not be swept; the next sweep tries again"),
+                },
+            }
+        }
+    };
+    running.stop.run_until_cancelled(sweeping).await;
 }

@@ -1,13 +1,13 @@
 //! From a stranger to a member: the checks of both handshakes, in their order, without waiting for anything.
 //!
 //! The order, the words and the close codes are those of the protocol: clients tell by them whether to try again. What needs
-//! the store (membership, replay, who owns the session key) comes after, in [`refusal`].
+//! the store (membership, replay, who owns the session key) comes after, in [`welcome`].
 
 use claudemesh_keys::VerifyingKey;
 use claudemesh_proto::hello::{Attestation, Hello, Place, SessionHello};
 use claudemesh_proto::limits::{MAX_ATTESTATION_LIFE, MAX_CLOCK_SKEW};
 use claudemesh_proto::{ErrorCode, MeshId, PublicKey, Signature, Timestamp, canonical};
-use claudemesh_store::{Admission, Admitted, SessionClaim};
+use claudemesh_store::{Admission, Admitted, SessionClaim, Welcome};
 
 /// A handshake as it arrived.
 #[derive(Debug)]
@@ -68,29 +68,24 @@ impl Greeting {
         }
     }
 
-    /// Makes every check that needs neither the store nor anybody else. `has_room` is asked at its place in the order.
-    pub(crate) fn verify(self, now: Timestamp, has_room: impl FnOnce(&Self) -> bool) -> Result<Verified, Rejection> {
-        match &self {
+    /// Makes every check that needs neither the store nor anybody else. Capacity has its place in the order, wherever it was asked.
+    pub(crate) fn verify(self, now: Timestamp, has_room: bool) -> Result<Verified, Rejection> {
+        let capacity = || if has_room { Ok(()) } else { Err(Rejection::capacity()) };
+        match self {
             Self::Member(hello) => {
                 let session = session_key(hello.session_pubkey.as_deref())?;
-                if !has_room(&self) {
-                    return Err(Rejection::capacity());
-                }
-                let (pubkey, signature) = check_hello(hello, now)?;
-                let Self::Member(hello) = self else { return Err(Rejection::capacity()) };
+                capacity()?;
+                let (pubkey, signature) = check_hello(&hello, now)?;
                 let session = session.map(|pubkey| SessionClaim { pubkey, proven: false });
                 let admission = admission(&hello.mesh_id, pubkey, signature, "pubkey not found in mesh")?;
                 let admission = Admission { session, ..admission };
                 Ok(Verified { admission, place: hello.place, opened_as: OpenedAs::Member })
             }
             Self::Session(hello) => {
-                let (session, parent, attestation) = session_shapes(hello)?;
-                if !has_room(&self) {
-                    return Err(Rejection::capacity());
-                }
+                let (session, parent, attestation) = session_shapes(&hello)?;
+                capacity()?;
                 check_attestation(&attestation, &parent, now)?;
-                let signature = check_session_hello(hello, &session, now)?;
-                let Self::Session(hello) = self else { return Err(Rejection::capacity()) };
+                let signature = check_session_hello(&hello, &session, now)?;
                 let admission = admission(&hello.mesh_id, parent, signature, "parent pubkey not found in mesh")?;
                 let session = Some(SessionClaim { pubkey: session, proven: true });
                 let admission = Admission { session, expected_member_id: hello.parent_member_id, ..admission };
@@ -100,11 +95,11 @@ impl Greeting {
     }
 }
 
-/// How what the store said is told to the client; `None` when it said welcome.
-pub(crate) fn refusal(admitted: &Admitted, opened_as: OpenedAs) -> Option<Rejection> {
+/// The store's welcome, or how what it said instead is told to the client.
+pub(crate) fn welcome(admitted: Admitted, opened_as: OpenedAs) -> Result<Box<Welcome>, Rejection> {
     let session = opened_as == OpenedAs::Session;
-    Some(match admitted {
-        Admitted::Welcome(_) => return None,
+    Err(match admitted {
+        Admitted::Welcome(welcome) => return Ok(welcome),
         Admitted::Replayed => {
             let handshake = if session { "session_hello" } else { "hello" };
             Rejection::new(ErrorCode::Replayed, format!("{handshake} rejected: replayed"))

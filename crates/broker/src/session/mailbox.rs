@@ -143,8 +143,9 @@ impl Mailbox {
     }
 
     /// Everything held, for giving it back.
-    pub(crate) fn into_held(self) -> Vec<(DeliveryId, Recipient)> {
-        self.held.into_values().map(|held| (held.delivery, held.recipient)).collect()
+    pub(crate) fn give_back(&mut self) -> Vec<(DeliveryId, Recipient)> {
+        self.bytes = 0;
+        std::mem::take(&mut self.held).into_values().map(|held| (held.delivery, held.recipient)).collect()
     }
 
     fn next_lease(&self, leases: u32) -> Duration {
@@ -243,6 +244,6 @@ mod tests {
         let mut mailbox = holding(1..4);
         mailbox.forget(&[DeliveryId::from_row(2)]);
         assert_eq!(mailbox.bytes, 200);
-        assert_eq!(mailbox.into_held().len(), 2);
+        assert_eq!(mailbox.give_back().len(), 2);
     }
 }
