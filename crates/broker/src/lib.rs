@@ -27,6 +27,7 @@ mod metrics;
 mod session;
 mod token;
 
+use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,7 +43,7 @@ use app::{App, Settings};
 use edge::limit::{Limits, Rate};
 use edge::server::{self, Running};
 use hub::{Capacity, Hub};
-use token::setup_token;
+use token::{private_file, setup_token};
 
 /// How long connections may take to close once the broker stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(8);
@@ -50,13 +51,18 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(8);
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// A broker that listens.
-#[expect(missing_debug_implementations, reason = "it may hold the new setup token")]
 pub struct Broker {
     running: Arc<Running>,
     /// Where it is reached, without a slash at the end.
     pub public_url: String,
     /// Whether this start made the setup token.
     pub new_setup_token: Option<String>,
+}
+
+impl std::fmt::Debug for Broker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Broker").field("public_url", &self.public_url).finish_non_exhaustive()
+    }
 }
 
 impl Broker {
@@ -145,8 +151,10 @@ fn node_name(data_dir: &std::path::Path) -> anyhow::Result<String> {
         Ok(name) if !name.trim().is_empty() => Ok(name.trim().to_owned()),
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).with_context(why),
         Ok(_) | Err(_) => {
+            // An empty file is what a crash between making and writing it leaves.
+            let _ = std::fs::remove_file(&path);
             let name = claudemesh_proto::PresenceId::from_random(claudemesh_keys::random_bytes()?).to_string();
-            std::fs::write(&path, &name).with_context(why)?;
+            private_file(&path).and_then(|mut file| file.write_all(name.as_bytes())).with_context(why)?;
             Ok(name)
         }
     }
