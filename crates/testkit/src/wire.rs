@@ -100,7 +100,12 @@ impl Wire {
 
     /// Says a frame into the buffer; a later flush or say sends it.
     pub async fn feed(&mut self, frame: &Value) {
-        let feeding = self.socket.feed(Message::text(frame.to_string()));
+        self.feed_text(&frame.to_string()).await;
+    }
+
+    /// Says a text into the buffer.
+    pub async fn feed_text(&mut self, text: &str) {
+        let feeding = self.socket.feed(Message::text(text));
         timeout(DEADLINE, feeding).await.expect("written in time").unwrap();
     }
 
@@ -247,6 +252,18 @@ impl Wire {
                 Next::Frame(frame) => self.kept.push_back(frame),
                 Next::Close(close) => return close.expect("a Close with a code"),
                 Next::Ended => panic!("the line ended without a Close; kept: {:?}", self.kept),
+            }
+        }
+    }
+
+    /// The next ack, or the Close that came instead; `None` when the line ended without one.
+    pub async fn ack_or_close(&mut self) -> Result<Value, Option<(u16, String)>> {
+        loop {
+            match self.read("an ack or a Close").await {
+                Next::Frame(frame) if frame["type"] == "ack" => return Ok(frame),
+                Next::Frame(frame) => self.kept.push_back(frame),
+                Next::Close(close) => return Err(close),
+                Next::Ended => return Err(None),
             }
         }
     }

@@ -29,7 +29,9 @@ macro_rules! on_both {
     };
 }
 
+mod backpressure;
 mod delivery;
+mod edge;
 mod greeting;
 mod hello;
 mod invite;
@@ -37,11 +39,15 @@ mod isolation;
 mod join;
 mod lease;
 mod limits;
+mod malformed;
 mod member;
 mod mesh;
+mod outage;
 mod presence;
+mod secrets;
 mod send;
 mod session_hello;
 mod session_key;
 mod status;
+mod stop;
 mod turn;

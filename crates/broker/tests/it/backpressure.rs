@@ -1,0 +1,85 @@
+//! D11: who does not read is dropped, loses nothing, and holds up nobody.
+
+use std::time::Duration;
+
+use claudemesh_testkit::{Setup, TestMesh, Wire, eventually, letter, merged};
+use serde_json::json;
+
+fn impatient() -> Setup {
+    Setup::sqlite().with(|config| config.write_timeout = Duration::from_millis(500))
+}
+
+async fn until_open(mesh: &TestMesh, open: u64) {
+    eventually("the reader is dropped", async || mesh.metric("broker_connections_active").await == Some(open)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_who_stops_is_dropped_and_its_messages_wait_while_others_go_on() {
+    // What fits the buffers of the system is written, but a reader who stops answers no ping either.
+    let mesh = impatient().with(|config| config.ping_every = Duration::from_millis(300)).start().await;
+    let (mesh_of_ann, ann, bob) = mesh.pair().await;
+    let cid = mesh.join(&mesh_of_ann, &ann, "Cid").await;
+    let mut stuck = Wire::open_narrow(mesh.address).await;
+    stuck.greet(&bob.hello()).await;
+    let mut sender = mesh.connect(&ann.hello()).await;
+    let mut other = mesh.connect(&cid.hello()).await;
+    let big = "x".repeat(48_000);
+    for number in 0..40 {
+        sender.deliver(&bob.key(), &format!("{number}:{big}")).await;
+        sender.deliver(&cid.key(), &number.to_string()).await;
+        assert_eq!(other.receive().await, number.to_string(), "nobody else waits");
+    }
+    eventually("the reader is dropped", async || {
+        // Reading answers pings.
+        sender.fence().await;
+        other.fence().await;
+        mesh.metric("broker_connections_active").await == Some(2)
+    })
+    .await;
+    let mut back = mesh.connect(&bob.hello()).await;
+    for number in 0..40 {
+        let text = back.receive().await;
+        assert!(text.starts_with(&format!("{number}:")) && text.len() > 48_000);
+    }
+    back.nothing_else().await;
+    stuck.break_off();
+}
+
+/// A reader who asks and does not listen: what is kept for it is bounded, because it is not read from either.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_asks_without_reading_is_stopped_soon() {
+    let mesh = impatient().start().await;
+    let (_, ann, bob) = mesh.pair().await;
+    let mut neighbour = mesh.connect(&bob.hello()).await;
+    let mut greedy = Wire::open_narrow(mesh.address).await;
+    greedy.greet(&merged(ann.hello(), json!({"cwd": "x".repeat(4096)}))).await;
+    let question = json!({"type": "list_peers", "pad": "x".repeat(1000)}).to_string();
+    let mut asked = 0;
+    // 40 MB of questions and 160 MB of answers are more than all buffers on the way together.
+    while asked < 40_000 && greedy.say_blindly(&question).await {
+        asked += 1;
+        if asked % 1000 == 0 {
+            neighbour.fence().await;
+        }
+    }
+    assert!(asked < 40_000, "it was read from without end");
+    until_open(&mesh, 1).await;
+    neighbour.nothing_else().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sender_that_reads_no_acks_has_all_it_sent_stored() {
+    let mesh = impatient().start().await;
+    let (_, ann, bob) = mesh.pair().await;
+    let mut sender = Wire::open_narrow(mesh.address).await;
+    sender.greet(&ann.hello()).await;
+    for number in 0..300 {
+        sender.feed(&letter(&bob.key(), &number.to_string())).await;
+    }
+    sender.flush().await;
+    let mut receiver = mesh.connect(&bob.hello()).await;
+    for number in 0..300 {
+        assert_eq!(receiver.receive().await, number.to_string());
+    }
+    drop(sender);
+}
