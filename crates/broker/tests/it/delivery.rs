@@ -150,8 +150,8 @@ async fn a_redelivery_starts_at_the_oldest_unacknowledged(setup: Setup) {
     let mut receiver = mesh.connect(&bob.hello()).await;
     let mut pushes = Vec::new();
     for text in texts(0..5) {
-        let (push, pushed) = receiver.push().await;
-        assert_eq!(pushed, text);
+        let (push, said) = receiver.push().await;
+        assert_eq!(said, text);
         pushes.push(push);
     }
     receiver.acknowledge(&pushes[0]).await;

@@ -16,7 +16,9 @@ pub(crate) fn shape(value: &Value) -> String {
             Value::String(text) if text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
                 *text = "<id>".into();
             }
-            Value::String(text) if text.len() == 64 && name.to_lowercase().ends_with("pubkey") => {
+            Value::String(text)
+                if text.len() == 64 && (name.to_lowercase().ends_with("pubkey") || name == "targetSpec") =>
+            {
                 *text = "<key>".into();
             }
             Value::String(text) if text.len() == 24 && text.ends_with('Z') && text.contains('T') => {

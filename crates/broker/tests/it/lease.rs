@@ -132,9 +132,9 @@ async fn what_a_connection_held_goes_to_the_next_one_when_it_leaves() {
         }
         next.nothing_else().await;
         if how == "a break" {
-            daemon.break_off()
+            daemon.break_off();
         } else {
-            daemon.close(1000).await
+            daemon.close(1000).await;
         }
         for text in ["one", "two", "three"] {
             assert_eq!(next.receive().await, text, "after {how}");

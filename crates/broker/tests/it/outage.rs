@@ -1,5 +1,6 @@
 //! A database that is down at the start or goes away, a disk that is full, a directory that cannot be written (D15).
 
+use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -97,7 +98,6 @@ impl SmallDisk {
         if mounted.is_ok_and(|status| status.success()) {
             return Some(Self(directory));
         }
-        use std::io::Write as _;
         let _ = writeln!(std::io::stderr(), "skipped: a small disk needs the right to mount a tmpfs");
         None
     }
