@@ -25,6 +25,8 @@ pub(crate) struct Line {
     socket: WebSocketStream<TokioIo<Upgraded>>,
     write_timeout: Duration,
     is_dirty: bool,
+    /// The other side reads no more. What it said before is still to be read.
+    is_deaf: bool,
 }
 
 /// What came in.
@@ -50,7 +52,7 @@ pub(crate) struct Stuck;
 
 impl Line {
     pub(crate) fn new(socket: WebSocketStream<TokioIo<Upgraded>>, write_timeout: Duration) -> Self {
-        Self { socket, write_timeout, is_dirty: false }
+        Self { socket, write_timeout, is_dirty: false, is_deaf: false }
     }
 
     /// The next thing that comes in. Dropping the future loses nothing.
@@ -80,17 +82,20 @@ impl Line {
 
     /// Writes what is in the buffer.
     pub(crate) async fn flush(&mut self) -> Result<(), Stuck> {
-        if !self.is_dirty {
+        if !self.is_dirty || self.is_deaf {
             return Ok(());
         }
         self.is_dirty = false;
-        within(self.write_timeout, self.socket.flush()).await
+        match timeout(self.write_timeout, self.socket.flush()).await {
+            Ok(written) => self.note(&written),
+            Err(_) => Err(Stuck),
+        }
     }
 
     /// Says goodbye and waits a moment for the answer.
     pub(crate) async fn close(mut self, code: u16, reason: &'static str) {
         let frame = CloseFrame { code: CloseCode::from(code), reason: Utf8Bytes::from_static(reason) };
-        if within(GOODBYE, self.socket.send(Message::Close(Some(frame)))).await.is_ok() {
+        if let Ok(Ok(())) = timeout(GOODBYE, self.socket.send(Message::Close(Some(frame)))).await {
             self.finish().await;
         }
     }
@@ -115,14 +120,20 @@ impl Line {
     }
 
     async fn write(&mut self, message: Message) -> Result<(), Stuck> {
+        if self.is_deaf {
+            return Ok(());
+        }
         self.is_dirty = true;
-        within(self.write_timeout, self.socket.feed(message)).await
+        match timeout(self.write_timeout, self.socket.feed(message)).await {
+            Ok(written) => self.note(&written),
+            Err(_) => Err(Stuck),
+        }
     }
-}
 
-async fn within(deadline: Duration, write: impl Future<Output = Result<(), Error>>) -> Result<(), Stuck> {
-    match timeout(deadline, write).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) | Err(_) => Err(Stuck),
+    /// A client may send, and go without reading the answers: the reading side says when the line has ended.
+    #[expect(clippy::unnecessary_wraps, reason = "what a write that came to an end in time gives back")]
+    fn note(&mut self, written: &Result<(), Error>) -> Result<(), Stuck> {
+        self.is_deaf |= written.is_err();
+        Ok(())
     }
 }
