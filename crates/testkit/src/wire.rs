@@ -297,6 +297,11 @@ impl Wire {
         while let Next::Frame(_) = self.read("the end").await {}
     }
 
+    /// Waits until something has come that nobody has read.
+    pub async fn unread(&self) {
+        timeout(DEADLINE, self.socket.get_ref().readable()).await.expect("something comes").unwrap();
+    }
+
     /// Goes away without a word.
     pub fn break_off(self) {
         drop(self);

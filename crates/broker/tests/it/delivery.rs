@@ -295,6 +295,30 @@ async fn frames_before_a_close_are_all_processed(setup: Setup) {
     }
 }
 
+/// 1.1, at its hardest: acks that nobody reads reset the line while frames of before the Close are still to be read.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_said_before_a_line_was_reset_is_processed() {
+    let mesh = TestMesh::start().await;
+    let (_, ann, bob) = mesh.pair().await;
+    for round in 0..40 {
+        let mut sender = mesh.connect(&ann.cold()).await;
+        for text in texts(0..200) {
+            sender.feed(&letter(&bob.key(), &text)).await;
+            if text.ends_with("00") {
+                sender.flush().await;
+                sender.unread().await;
+            }
+        }
+        sender.say_close(1000).await;
+        sender.break_off();
+        let expected = (round + 1) * 200;
+        eventually("all of it is stored", async || {
+            mesh.database.number("select count(*) from message").await == expected
+        })
+        .await;
+    }
+}
+
 async fn more_than_a_window_is_handed_over_as_it_is_acknowledged(setup: Setup) {
     let mesh = setup.start().await;
     let (_, ann, bob) = mesh.pair().await;
