@@ -22,6 +22,18 @@ pub(crate) struct Entry<'a> {
     pub(crate) payload: Json,
 }
 
+/// Locks the mesh until the transaction ends. Taken before any other row of the mesh, so that two transactions never wait for each
+/// other. SQLite has one writer, which is lock enough.
+pub(crate) async fn lock(connection: &mut Connection<'_>, mesh_id: &MeshId) -> sqlx::Result<()> {
+    const LOCK: Sql = sql!(
+        sqlite: "select 1",
+        postgres: "select message_seq from mesh_head where mesh_id = $1 for update",
+    );
+    let id = [mesh_id.as_str().into()];
+    let values: &[Value<'_>] = if matches!(connection, Connection::Sqlite(_)) { &[] } else { &id };
+    connection.row(LOCK, values).await.map(drop)
+}
+
 /// Appends an entry to its mesh's chain. The chain's head is locked until the transaction ends, so that it never forks (A2).
 pub(crate) async fn record(connection: &mut Connection<'_>, entry: &Entry<'_>, now: Timestamp) -> sqlx::Result<()> {
     const HEAD: Sql = sql!(

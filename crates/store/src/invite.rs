@@ -63,6 +63,8 @@ pub enum Redeemed {
     Expired,
     /// The key was removed from the mesh.
     MemberRevoked,
+    /// The key is a session's. Whoever could join with it would get that session's mail.
+    KeyInUse,
     /// It was redeemed as often as it may.
     Exhausted,
 }
@@ -88,6 +90,7 @@ impl Store {
             now.as_millis().into(),
         ];
         let mut tx = self.db().write().await?;
+        audit::lock(&mut tx.connection(), &invite.mesh_id).await?;
         if tx.connection().execute(INVITE, &values).await? == 0 {
             return Ok(None);
         }
@@ -139,6 +142,7 @@ impl Store {
         let ids = [mesh_id.as_str().into(), invite_id.as_str().into()];
         let mut tx = self.db().write().await?;
         let mut connection = tx.connection();
+        audit::lock(&mut connection, mesh_id).await?;
         if connection.row(FIND, &ids).await?.is_none() {
             return Ok(false);
         }
@@ -169,8 +173,8 @@ async fn redeem(
     redemption: &Redemption,
     now: Timestamp,
 ) -> Result<Redeemed, StoreError> {
-    const INVITE: Sql = sql!("select mesh_id, id, revoked_at, expires_at from invite where token_hash = $1");
     const MEMBER: Sql = sql!("select id, revoked_at from member where mesh_id = $1 and peer_pubkey = $2");
+    const SESSION: Sql = sql!("select member_id from session where mesh_id = $1 and session_pubkey = $2");
     const USE: Sql = sql!(
         "update invite set used_count = used_count + 1 \
          where mesh_id = $1 and id = $2 and used_count < max_uses and revoked_at is null"
@@ -179,28 +183,20 @@ async fn redeem(
         "insert into member (mesh_id, id, peer_pubkey, display_name, role, joined_at) values ($1, $2, $3, $4, $5, $6) \
          on conflict (mesh_id, peer_pubkey) do nothing"
     );
-    let Some(invite) = connection.row(INVITE, &[(&hash(&redemption.token)).into()]).await? else {
-        return Ok(Redeemed::NotFound);
+    let (mesh_id, invite_id) = match find(connection, redemption, now).await? {
+        Ok(found) => found,
+        Err(refused) => return Ok(refused),
     };
-    let mesh_id: MeshId = invite.parsed(0)?;
-    let invite_id: InviteId = invite.parsed(1)?;
-    if mesh_id != redemption.mesh_id {
-        return Ok(Redeemed::OtherMesh);
-    }
-    if !redemption.is_what_the_token_says {
-        return Ok(Redeemed::OtherPayload);
-    }
-    if invite.maybe_int(2)?.is_some() {
-        return Ok(Redeemed::Revoked);
-    }
-    if invite.int(3)? <= now.as_millis() {
-        return Ok(Redeemed::Expired);
-    }
+    // Nobody takes a session key while this looks for one.
+    audit::lock(connection, &mesh_id).await?;
     let pubkey = redemption.pubkey.to_string();
     let mesh: Value<'_> = mesh_id.as_str().into();
     if let Some(member) = connection.row(MEMBER, &[mesh.clone(), (&pubkey).into()]).await? {
         let revoked = member.maybe_int(1)?.is_some();
         return Ok(if revoked { Redeemed::MemberRevoked } else { Redeemed::AlreadyMember(member.parsed(0)?) });
+    }
+    if connection.row(SESSION, &[mesh.clone(), (&pubkey).into()]).await?.is_some() {
+        return Ok(Redeemed::KeyInUse);
     }
     if connection.execute(USE, &[mesh.clone(), invite_id.as_str().into()]).await? == 0 {
         return Ok(Redeemed::Exhausted);
@@ -228,6 +224,33 @@ async fn redeem(
     };
     audit::record(connection, &entry, now).await?;
     Ok(Redeemed::Joined(member_id))
+}
+
+/// The invite behind a token, or why it cannot be redeemed, whoever brings it.
+async fn find(
+    connection: &mut Connection<'_>,
+    redemption: &Redemption,
+    now: Timestamp,
+) -> sqlx::Result<Result<(MeshId, InviteId), Redeemed>> {
+    const INVITE: Sql = sql!("select mesh_id, id, revoked_at, expires_at from invite where token_hash = $1");
+    let Some(invite) = connection.row(INVITE, &[(&hash(&redemption.token)).into()]).await? else {
+        return Ok(Err(Redeemed::NotFound));
+    };
+    let mesh_id: MeshId = invite.parsed(0)?;
+    let invite_id: InviteId = invite.parsed(1)?;
+    if mesh_id != redemption.mesh_id {
+        return Ok(Err(Redeemed::OtherMesh));
+    }
+    if !redemption.is_what_the_token_says {
+        return Ok(Err(Redeemed::OtherPayload));
+    }
+    if invite.maybe_int(2)?.is_some() {
+        return Ok(Err(Redeemed::Revoked));
+    }
+    if invite.int(3)? <= now.as_millis() {
+        return Ok(Err(Redeemed::Expired));
+    }
+    Ok(Ok((mesh_id, invite_id)))
 }
 
 fn hash(token: &str) -> String {

@@ -128,7 +128,7 @@ async fn write(
     store.release(Release { mesh_id: mesh_id.clone(), connection, held }).await.await.unwrap();
     let by_message = Settled::Message(last.clone().unwrap(), vec![recipient]);
     for which in [Settled::Held(rows[0].delivery), by_message] {
-        store.settle(Settle { mesh_id: mesh_id.clone(), which }).await.await.unwrap();
+        store.settle(Settle { mesh_id: mesh_id.clone(), by: bob.clone(), which }).await.await.unwrap();
     }
     store.message_path(mesh_id, last.unwrap().as_str()).await.unwrap().unwrap();
 }

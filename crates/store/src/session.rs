@@ -276,9 +276,11 @@ async fn own_sessions(batch: &mut Batch, sessions: &[(&MeshId, SessionClaim, Mem
         rows " where true on conflict (mesh_id, session_pubkey) do update set member_id = excluded.member_id, \
                proven_at = coalesce(excluded.proven_at, session.proven_at), last_seen_at = excluded.last_seen_at"
     );
-    // What was sent to the key belongs to whoever proves it: it was sealed for that key.
-    const MOVE_MAIL: Sql =
-        sql!("update delivery set member_id = $3 where mesh_id = $1 and recipient = $2 and state = 'queued'");
+    // What was sent to the key belongs to whoever proves it: it was sealed for that key. Nobody else's claim on it holds.
+    const MOVE_MAIL: Sql = sql!(
+        "update delivery set member_id = $3, claim_incarnation = null, claim_connection = null, claim_until = null \
+         where mesh_id = $1 and recipient = $2 and state = 'queued'"
+    );
     if sessions.is_empty() {
         return Ok(());
     }

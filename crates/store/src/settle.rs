@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use claudemesh_proto::{MeshId, MessageId, PresenceId};
+use claudemesh_proto::{MemberId, MeshId, MessageId, PresenceId};
 
 use crate::batch::Batch;
 use crate::crash::crash_point;
@@ -15,6 +15,8 @@ use crate::sql::{Sql, folded, json, sql};
 pub struct Settle {
     /// The mesh.
     pub mesh_id: MeshId,
+    /// The member whose connection acknowledges. A row that has passed to another member meanwhile is not settled.
+    pub by: MemberId,
     /// Which one.
     pub which: Settled,
 }
@@ -43,14 +45,16 @@ pub struct Release {
 pub(crate) async fn settle(batch: &mut Batch, settles: &[&Settle]) -> sqlx::Result<()> {
     const HELD: Sql = folded!(
         "d.id, d.mesh_id, d.recipient, d.size_bytes",
-        " cross join delivery d where d.id = cast(r.value ->> 0 as bigint) and d.mesh_id = r.value ->> 1 \
-         and d.state = 'queued'"
+        " cross join delivery d cross join member k \
+         where d.id = cast(r.value ->> 0 as bigint) and d.mesh_id = r.value ->> 1 and d.member_id = r.value ->> 2 \
+         and d.state = 'queued' and k.mesh_id = d.mesh_id and k.id = d.member_id and k.revoked_at is null"
     );
     const BY_MESSAGE: Sql = folded!(
         "d.id, d.mesh_id, d.recipient, d.size_bytes",
-        " cross join delivery d cross join message m where d.mesh_id = r.value ->> 0 \
+        " cross join delivery d cross join message m cross join member k where d.mesh_id = r.value ->> 0 \
          and d.message_seq = cast(r.value ->> 1 as bigint) and d.recipient = r.value ->> 2 and d.state = 'queued' \
-         and m.mesh_id = d.mesh_id and m.seq = d.message_seq and m.id = r.value ->> 3"
+         and m.mesh_id = d.mesh_id and m.seq = d.message_seq and m.id = r.value ->> 3 and d.member_id = r.value ->> 4 \
+         and k.mesh_id = d.mesh_id and k.id = d.member_id and k.revoked_at is null"
     );
     const END: Sql = sql!(
         "update delivery set state = 'delivered', ended_at = $2, claim_incarnation = null, claim_connection = null, \
@@ -62,10 +66,10 @@ pub(crate) async fn settle(batch: &mut Batch, settles: &[&Settle]) -> sqlx::Resu
     let mut by_message = Vec::new();
     for settle in settles {
         match &settle.which {
-            Settled::Held(delivery) => held.push((delivery.0, &settle.mesh_id)),
+            Settled::Held(delivery) => held.push((delivery.0, &settle.mesh_id, &settle.by)),
             Settled::Message(id, recipients) => {
                 let Some(seq) = MessageId::seq_of(id.as_str()) else { continue };
-                by_message.extend(recipients.iter().map(|to| (&settle.mesh_id, seq, to.to_string(), id)));
+                by_message.extend(recipients.iter().map(|to| (&settle.mesh_id, seq, to.to_string(), id, &settle.by)));
             }
         }
     }

@@ -27,6 +27,10 @@ pub(crate) async fn create(app: &App, live: &Live, request: InviteCreate) -> Res
     let mesh = app.store.mesh(&live.mesh_id).await?.ok_or_else(|| Fault::new(ErrorCode::NotFound, "mesh not found"))?;
     let wrong = |why| Fault::new(ErrorCode::InvalidInvite, why);
     let payload = InvitePayload::from_token(&request.token).map_err(|_| wrong("token is not an invite token"))?;
+    // The same words in another spelling would be another token, and could be registered again after it was taken back.
+    if payload.to_token() != request.token {
+        return Err(wrong("token is not written as an invite token is"));
+    }
     let (role, expires_at) = check_token(&payload, &mesh, app.clock.now()).map_err(wrong)?;
     let invite = NewInvite {
         mesh_id: mesh.id,
@@ -111,6 +115,7 @@ pub(crate) async fn join(app: &App, join: Join) -> Result<Joined, NotJoined> {
         Redeemed::Revoked => Err(refused("invite_revoked")),
         Redeemed::Expired => Err(refused("invite_expired")),
         Redeemed::MemberRevoked => Err(refused("member_revoked")),
+        Redeemed::KeyInUse => Err(refused("peer_pubkey is in use as a session key")),
         Redeemed::Exhausted => Err(refused("invite_exhausted")),
     }
 }

@@ -110,7 +110,11 @@ pub(crate) fn settle_unheld(live: &Live, session: Option<PublicKey>, ack: &Clien
     let message_id = ack.broker_message_id.as_deref()?.parse().ok()?;
     let member = Recipient::Member(live.member_id.clone());
     let recipients = std::iter::once(member).chain(session.map(Recipient::Session)).collect();
-    Some(Settle { mesh_id: live.mesh_id.clone(), which: Settled::Message(message_id, recipients) })
+    Some(Settle {
+        mesh_id: live.mesh_id.clone(),
+        by: live.member_id.clone(),
+        which: Settled::Message(message_id, recipients),
+    })
 }
 
 /// The path of a message, for its sender, its recipients and admins; to anybody else it does not exist.

@@ -214,7 +214,11 @@ impl Connection {
         self.app.metrics.delivered();
         let held = self.mail.acknowledge(ack);
         let settle = match held {
-            Some(delivery) => Some(Settle { mesh_id: self.live.mesh_id.clone(), which: Settled::Held(delivery) }),
+            Some(delivery) => Some(Settle {
+                mesh_id: self.live.mesh_id.clone(),
+                by: self.live.member_id.clone(),
+                which: Settled::Held(delivery),
+            }),
             None => message::settle_unheld(
                 &self.live,
                 self.app.hub.takes(&self.live.mesh_id, self.live.seat.presence_id()).session,

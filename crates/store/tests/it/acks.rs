@@ -76,7 +76,7 @@ async fn settling_twice_changes_nothing(ground: &Ground) {
     let ended = async || store.message_path(&town.mesh, id.as_str()).await.unwrap().unwrap().steps[0].ended_at;
     let by_message = || Settled::Message(id.clone(), vec![town.bob.recipient(), town.bob.recipient()]);
     // Twice in one batch, both ways.
-    let settle = |which| claudemesh_store::Settle { mesh_id: town.mesh.clone(), which };
+    let settle = |which| claudemesh_store::Settle { mesh_id: town.mesh.clone(), by: town.bob.id.clone(), which };
     let pending =
         (store.settle(settle(Settled::Held(rows[0].delivery))).await, store.settle(settle(by_message())).await);
     pending.0.await.unwrap();

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use claudemesh_proto::{MemberRole, MeshId};
-use claudemesh_store::{Admission, Admitted, SessionClaim};
+use claudemesh_store::{Admission, Admitted, NewMessage, Recipient, Redeemed, SessionClaim, Settled};
 
 use crate::ground::Ground;
-use crate::people::{Town, fresh_key};
+use crate::people::{Town, fresh_connection, fresh_key, kept};
 
 on_both! {
     a_member_is_welcomed_as_who_it_is,
@@ -17,6 +17,8 @@ on_both! {
     the_checks_have_an_order,
     an_archived_mesh_is_as_unknown_as_none,
     another_mesh_s_member_is_unknown,
+    a_session_s_key_is_no_way_to_join,
+    what_was_handed_over_before_the_key_was_proven_is_the_prover_s,
 }
 
 async fn a_member_is_welcomed_as_who_it_is(ground: &Ground) {
@@ -142,5 +144,40 @@ async fn another_mesh_s_member_is_unknown(ground: &Ground) {
     let hello = town.hello(town.bob.key, None);
     assert!(matches!(town.admit(hello.clone()).await, Admitted::Welcome(_)));
     assert_eq!(other.admit(Admission { mesh_id: other.mesh.clone(), ..hello }).await, Admitted::Unknown);
+    store.close().await;
+}
+
+/// R2: session keys are seen by every member, and joining asks for no proof. With a member's row under its key, a session would
+/// lose its mail and its name.
+async fn a_session_s_key_is_no_way_to_join(ground: &Ground) {
+    let store = ground.open().await;
+    let town = Town::found(&store).await;
+    let session = SessionClaim { pubkey: fresh_key(), proven: true };
+    assert!(matches!(town.admit(town.hello(town.bob.key, Some(session))).await, Admitted::Welcome(_)));
+    let invite = town.invite(1);
+    store.create_invite(&invite).await.unwrap().unwrap();
+    let thief = town.redemption(&invite, session.pubkey);
+    assert_eq!(store.redeem_invite(&thief).await.unwrap(), Redeemed::KeyInUse);
+    assert!(matches!(store.redeem_invite(&town.redemption(&invite, fresh_key())).await.unwrap(), Redeemed::Joined(_)));
+    store.close().await;
+}
+
+/// R2, R4: a claim made in the name of a key ends when somebody else proves the key, and so does the right to acknowledge.
+async fn what_was_handed_over_before_the_key_was_proven_is_the_prover_s(ground: &Ground) {
+    let store = ground.open().await;
+    let town = Town::found(&store).await;
+    let key = fresh_key();
+    let named = SessionClaim { pubkey: key, proven: false };
+    town.admit(town.hello(town.bob.key, Some(named))).await;
+    let letter = NewMessage { target_is_open: true, ..town.letter(&town.ada, key, "for whoever has the key") };
+    let id = kept(town.append(letter).await.unwrap());
+    let handed = town.claim(Recipient::Session(key), &fresh_connection()).await;
+    assert_eq!(handed.len(), 1);
+    let proven = SessionClaim { pubkey: key, proven: true };
+    assert!(matches!(town.admit(town.hello(town.ada.key, Some(proven))).await, Admitted::Welcome(_)));
+    town.settle_by(&town.bob, Settled::Held(handed[0].delivery)).await;
+    town.settle_by(&town.bob, Settled::Message(id.clone(), vec![Recipient::Session(key)])).await;
+    let again = town.claim(Recipient::Session(key), &fresh_connection()).await;
+    assert_eq!(again.iter().map(|row| &row.message_id).collect::<Vec<_>>(), [&id]);
     store.close().await;
 }

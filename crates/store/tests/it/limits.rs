@@ -65,7 +65,8 @@ async fn what_is_settled_in_the_batch_makes_room(ground: &Ground) {
     ground.sql(&format!("update backlog set queued_rows = {MAX_QUEUED_ROWS}")).await;
     let rows = town.claim(town.bob.recipient(), &fresh_connection()).await;
     let which = Settled::Held(rows[0].delivery);
-    let settle = store.settle(claudemesh_store::Settle { mesh_id: town.mesh.clone(), which }).await;
+    let settle =
+        store.settle(claudemesh_store::Settle { mesh_id: town.mesh.clone(), by: town.bob.id.clone(), which }).await;
     let append = store.append(town.letter(&town.ada, town.bob.key, "y")).await;
     settle.await.unwrap();
     assert!(matches!(append.await.unwrap(), Appended::Kept(_)));

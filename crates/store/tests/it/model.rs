@@ -82,13 +82,15 @@ impl Life<'_> {
             }
             Step::SettleHeld { connection } => {
                 let Some(row) = self.held[connection].pop() else { return };
-                self.town.settle(Settled::Held(row.delivery)).await;
+                let whose = usize::from(row.recipient == self.town.bob.recipient());
+                self.town.settle_by(self.person(whose), Settled::Held(row.delivery)).await;
                 self.end(&row.message_id);
             }
             Step::SettleMessage { nth, by } => {
                 let Some(Expected { id, to, .. }) = self.expected.get(nth) else { return };
                 let (id, is_for_them) = (id.clone(), *to == by);
-                self.town.settle(Settled::Message(id.clone(), vec![self.person(by).recipient()])).await;
+                let which = Settled::Message(id.clone(), vec![self.person(by).recipient()]);
+                self.town.settle_by(self.person(by), which).await;
                 if is_for_them {
                     self.end(&id);
                 }

@@ -146,8 +146,14 @@ impl Town {
         texts(&self.claim(self.bob.recipient(), connection).await)
     }
 
+    /// Bob says that he has it.
     pub(crate) async fn settle(&self, which: Settled) {
-        self.store.settle(Settle { mesh_id: self.mesh.clone(), which }).await.await.unwrap();
+        self.settle_by(&self.bob, which).await;
+    }
+
+    pub(crate) async fn settle_by(&self, by: &Person, which: Settled) {
+        let settle = Settle { mesh_id: self.mesh.clone(), by: by.id.clone(), which };
+        self.store.settle(settle).await.await.unwrap();
     }
 
     pub(crate) async fn settle_held(&self, rows: &[Claimed]) {

@@ -103,7 +103,7 @@ async fn everything_of_many_kinds_and_meshes_goes_in_one_batch(ground: &Ground) 
                 store.claim(town.wish(town.bob.recipient(), &fresh_connection())).await,
                 store.append(town.letter(&town.ada, town.bob.key, "new")).await,
                 store.admit(town.hello(town.bob.key, None)).await,
-                store.settle(Settle { mesh_id: mesh_id.clone(), which }).await,
+                store.settle(Settle { mesh_id: mesh_id.clone(), by: town.bob.id.clone(), which }).await,
                 store
                     .release(claudemesh_store::Release { mesh_id, connection: connection.clone(), held: give_back })
                     .await,
