@@ -125,8 +125,13 @@ impl Broker {
 
     /// Starts a process and waits until it is ready; how long that took.
     pub async fn start(&mut self) -> Duration {
+        self.start_with(&[]).await
+    }
+
+    /// The same with more environment variables.
+    pub async fn start_with(&mut self, settings: &[(&str, &str)]) -> Duration {
         let started = Instant::now();
-        self.spawn(&[]);
+        self.spawn(settings);
         if let Err(Died(status)) = self.ready().await {
             panic!("the broker ended with {status} before it was ready:\n{}", self.log_end());
         }
