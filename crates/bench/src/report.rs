@@ -116,7 +116,7 @@ fn table(figures: &[Figure], base: Option<&Vec<Figure>>) -> Vec<Vec<String>> {
         ];
         line.extend(base.map(|base| {
             let same = base.iter().find(|other| other.name == figure.name);
-            number(same.map(|other| figure.times_as_good_as(other)))
+            number(same.map(|other| figure.times_as_good_as(other)).filter(|times| times.is_finite()))
         }));
         lines.push(line);
     }

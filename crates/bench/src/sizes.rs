@@ -42,7 +42,7 @@ impl Sizes {
             pings: 3000,
             handshakes: 4000,
             idle: 1000,
-            crowd: 9000,
+            crowd: 10_000,
             settle: Duration::from_secs(3),
             starts: 5,
             queued: if million { &[100_000, 1_000_000] } else { &[100_000] },
