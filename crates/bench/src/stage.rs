@@ -1,5 +1,7 @@
 //! What a row gets to measure on.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -23,7 +25,9 @@ impl Stage {
     pub(crate) fn home(&self) -> anyhow::Result<Home> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("bench_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        Ok(Home { dir: tempfile::tempdir_in(&self.dir)?, database: self.database.fresh(&name)? })
+        // A broker takes no directory that others may enter.
+        let dir = tempfile::Builder::new().permissions(Permissions::from_mode(0o700)).tempdir_in(&self.dir)?;
+        Ok(Home { dir, database: self.database.fresh(&name)? })
     }
 
     /// A broker that knows nothing yet. It must be dropped before its home.
