@@ -70,6 +70,23 @@ pub struct Config {
     #[arg(long, env = "SEND_BURST", default_value_t = 100)]
     pub send_burst: u32,
 
+    /// Questions (who is here, what became of a message, …) a member may ask per minute; 0 is no limit. A list of a thousand peers
+    /// costs milliseconds that others wait for.
+    #[arg(long, env = "REQUEST_RATE_PER_MIN", default_value_t = 1200)]
+    pub request_rate_per_min: u32,
+
+    /// Questions a member may ask at once before the rate applies.
+    #[arg(long, env = "REQUEST_BURST", default_value_t = 200)]
+    pub request_burst: u32,
+
+    /// Connections a member may open per minute; 0 is no limit. Each leaves a row or two behind for days.
+    #[arg(long, env = "HELLO_RATE_PER_MIN", default_value_t = 600)]
+    pub hello_rate_per_min: u32,
+
+    /// Connections a member may open at once before the rate applies: all its sessions come back in one second after a restart.
+    #[arg(long, env = "HELLO_BURST", default_value_t = 300)]
+    pub hello_burst: u32,
+
     /// Failed handshakes an address may have per minute; 0 is no limit. Loopback is exempt.
     #[arg(long, env = "FAILED_HELLOS_PER_MIN", default_value_t = 10)]
     pub failed_hellos_per_min: u32,
@@ -143,16 +160,23 @@ impl Config {
     }
 }
 
-#[cfg(unix)]
-fn private_dir(path: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))
-}
+/// The bits of a mode by which others than the owner may do something.
+const OTHERS: u32 = 0o077;
 
-#[cfg(not(unix))]
-fn private_dir(path: &Path) -> std::io::Result<()> {
-    std::fs::create_dir_all(path)
+/// Makes a directory that only its owner may enter. One that exists and holds something is not changed behind its owner's back.
+fn private_dir(path: &Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    let mode = std::fs::metadata(path)?.permissions().mode();
+    if mode & OTHERS == 0 {
+        return Ok(());
+    }
+    anyhow::ensure!(
+        std::fs::read_dir(path)?.next().is_none(),
+        "others may enter it; choose another directory, or close this one: chmod 700 {}",
+        path.display()
+    );
+    Ok(std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))?)
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

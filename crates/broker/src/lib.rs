@@ -40,7 +40,7 @@ use tokio_util::task::TaskTracker;
 pub use config::{Config, MeshCreation};
 
 use app::{App, Settings};
-use edge::limit::{Limits, Rate};
+use edge::limit::Limits;
 use edge::server::{self, Running};
 use hub::{Capacity, Hub};
 use token::{private_file, setup_token};
@@ -94,7 +94,7 @@ impl Broker {
             git_sha: option_env!("GIT_SHA").unwrap_or("unknown").to_owned(),
             config,
         };
-        let limits = limits(&settings.config);
+        let limits = Limits::new(&settings.config);
         let app = Arc::new(App { store, hub, clock, limits, metrics: metrics::Metrics::default(), settings });
         let running = Arc::new(Running { app, tasks: TaskTracker::new(), stop: CancellationToken::new() });
         running.tasks.spawn(server::accept(listener, Arc::clone(&running)));
@@ -135,12 +135,6 @@ fn capacity(config: &Config) -> Capacity {
         mesh: config.max_connections_per_mesh,
         member: config.max_connections_per_member,
     }
-}
-
-fn limits(config: &Config) -> Limits {
-    let sends = Rate { per_minute: config.send_rate_per_min, burst: config.send_burst };
-    let failed_hellos = Rate { per_minute: config.failed_hellos_per_min, burst: config.failed_hellos_per_min };
-    Limits::new(sends, failed_hellos, config.max_unauthenticated_per_address)
 }
 
 /// A name that no other broker has: random, made once, kept in the data directory.

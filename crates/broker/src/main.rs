@@ -1,11 +1,12 @@
 //! The server program: arguments, logs, address, run. The only place with an exit code.
 
+use std::error::Error as _;
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ErrorKind};
 use claudemesh_broker::{Broker, Config, MeshCreation};
 use claudemesh_store::Clock;
 use tokio::net::TcpListener;
@@ -17,6 +18,12 @@ fn main() -> ExitCode {
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             let _ = error.print();
             return ExitCode::SUCCESS;
+        }
+        Err(error) if names(&error, "--database-url") => {
+            // The value may hold a password, and is not repeated.
+            let source = error.source().map(ToString::to_string).unwrap_or_default();
+            complain(&format!("invalid value for --database-url (DATABASE_URL): {source}"));
+            return ExitCode::from(2);
         }
         Err(error) => {
             complain(&one_line(&error.to_string()));
@@ -93,6 +100,10 @@ fn start_logs() {
     } else {
         logs.json().flatten_event(true).init();
     }
+}
+
+fn names(error: &clap::Error, flag: &str) -> bool {
+    error.get(ContextKind::InvalidArg).is_some_and(|argument| argument.to_string().starts_with(flag))
 }
 
 /// What clap says about a bad setting, without the lines of help after it.

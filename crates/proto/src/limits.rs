@@ -11,7 +11,7 @@ pub const MAX_JSON_DEPTH: usize = 32;
 /// Longest name (display name, host name, model and the like), in characters.
 pub const MAX_NAME_CHARS: usize = 64;
 /// Longest working directory, in bytes.
-pub const MAX_PATH_BYTES: usize = 4096;
+pub const MAX_PATH_BYTES: usize = 1024;
 /// Largest `ext` object, in bytes of its JSON text.
 pub const MAX_EXT_BYTES: usize = 4096;
 /// Longest `client_message_id`, `_reqId` and `id`, in bytes.

@@ -13,6 +13,8 @@ use sqlx::{Connection as _, PgConnection, PgPool, Postgres, Sqlite, SqlitePool, 
 use crate::error::OpenError;
 use crate::sql::{Connection, Sql, sql};
 
+/// How long a checkpoint waits for readers, and so the journal for it; well below [`ACQUIRE_TIMEOUT`].
+const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Connections that only read, per SQLite database.
 const SQLITE_READERS: u32 = 4;
 /// Connections to PostgreSQL of one broker: its journal writers, and reads.
@@ -25,7 +27,8 @@ const BEGIN: &str = "begin immediate";
 
 /// Every statement of ours finds its rows by an index. A plan made while a table was small would read all of it, and is kept
 /// until statistics are next taken, which may be a million rows later.
-const PLANNER: &str = "set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off; set jit = off";
+const PLANNER: &str = "set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off; \
+     set enable_material = off; set enable_bitmapscan = off; set jit = off";
 
 /// Where the truth is kept. A server's address may hold a password, and is not printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -187,7 +190,7 @@ async fn open_sqlite(path: &Path) -> Result<Db, OpenError> {
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
-        .busy_timeout(Duration::from_secs(5))
+        .busy_timeout(BUSY_TIMEOUT)
         // The journal checkpoints on a connection of its own, never inside a commit.
         .pragma("wal_autocheckpoint", "0")
         // macOS answers fsync before the disk has the data; this asks for the real thing, and is nothing elsewhere.

@@ -1,7 +1,7 @@
 //! Invites, and joining by one. A token is kept as its SHA-256: whoever reads the table cannot join with what it finds.
 
 use claudemesh_proto::invite::Invite;
-use claudemesh_proto::{DisplayName, InviteId, MemberId, MemberRole, MeshId, PublicKey, Timestamp};
+use claudemesh_proto::{DisplayName, InviteId, MemberId, MemberRole, MeshId, PublicKey, Signature, Timestamp};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -17,6 +17,9 @@ pub struct NewInvite {
     pub mesh_id: MeshId,
     /// The token as it stands in the link.
     pub token: String,
+    /// The owner's signature in it. One signature is one invite, however the token around it is spelled: else an invite that was
+    /// taken back could be registered again.
+    pub signature: Signature,
     /// What the newcomer may do.
     pub role: MemberRole,
     /// How often it can be redeemed.
@@ -73,12 +76,12 @@ impl Store {
     /// Registers a token; `None` when it is registered already.
     pub async fn create_invite(&self, invite: &NewInvite) -> Result<Option<Invite>, StoreError> {
         const INVITE: Sql = sql!(
-            "insert into invite (mesh_id, id, token_hash, role, max_uses, expires_at, created_by_member_id, created_at) \
-             values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict (token_hash) do nothing"
+            "insert into invite (mesh_id, id, token_hash, role, max_uses, expires_at, created_by_member_id, created_at, \
+             signature) values ($1, $2, $3, $4, $5, $6, $7, $8, $9) on conflict do nothing"
         );
         let now = self.now();
         let invite_id = InviteId::from_random(id::random()?);
-        let token_hash = hash(&invite.token);
+        let (token_hash, signature) = (hash(&invite.token), invite.signature.to_string());
         let values = [
             invite.mesh_id.as_str().into(),
             invite_id.as_str().into(),
@@ -88,6 +91,7 @@ impl Store {
             invite.expires_at.as_millis().into(),
             invite.created_by.as_str().into(),
             now.as_millis().into(),
+            (&signature).into(),
         ];
         let mut tx = self.db().write().await?;
         audit::lock(&mut tx.connection(), &invite.mesh_id).await?;

@@ -141,10 +141,18 @@ pub(crate) async fn append(batch: &mut Batch, messages: &[&NewMessage]) -> sqlx:
 
 /// The earlier messages that some of these are retries of.
 async fn earlier<'a>(batch: &mut Batch, messages: &[&'a NewMessage]) -> sqlx::Result<HashMap<DedupeKey<'a>, First>> {
-    const EARLIER: Sql = folded!(
-        "cast(r.value ->> 0 as bigint), m.id, m.request_fingerprint, m.target_spec, m.nonce, m.ciphertext",
-        " cross join message m where m.mesh_id = r.value ->> 1 and m.sender_member_id = r.value ->> 2 \
-         and m.client_message_id = r.value ->> 3"
+    // PostgreSQL would find the messages of a mesh by its primary key and look through them all; comparing an expression of the
+    // mesh's id leaves it only the index that begins with the client's id.
+    const EARLIER: Sql = sql!(
+        sqlite: "select json_group_array(json_array(cast(r.value ->> 0 as bigint), m.id, m.request_fingerprint, \
+                 m.target_spec, m.nonce, m.ciphertext)) from jsonb_each($1) r cross join message m \
+                 where m.mesh_id = r.value ->> 1 and m.sender_member_id = r.value ->> 2 \
+                 and m.client_message_id = r.value ->> 3",
+        postgres: "select json_agg(json_build_array(cast(r.value ->> 0 as bigint), m.id, m.request_fingerprint, \
+                   m.target_spec, m.nonce, m.ciphertext))::text \
+                   from jsonb_array_elements($1::text::jsonb) r(value) cross join message m \
+                   where m.mesh_id || '' = r.value ->> 1 and m.sender_member_id = r.value ->> 2 \
+                   and m.client_message_id = r.value ->> 3",
     );
     type Found = (usize, MessageId, Option<String>, String, String, String);
     let keys: Vec<_> = messages.iter().filter_map(|message| message.dedupe_key()).collect();

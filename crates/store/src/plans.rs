@@ -43,6 +43,7 @@ async fn live(store: &Store) {
     let invite = NewInvite {
         mesh_id: mesh_id.clone(),
         token: "token".into(),
+        signature: claudemesh_proto::Signature::from_bytes([7; 64]),
         role: MemberRole::Member,
         max_uses: 1,
         expires_at: Timestamp::from_millis(i64::MAX),

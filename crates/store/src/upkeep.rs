@@ -7,6 +7,8 @@ use std::time::Duration;
 use claudemesh_proto::limits::REPLAY_MEMORY;
 use claudemesh_proto::{MeshId, Timestamp};
 
+use sqlx::Row as _;
+
 use crate::batch::Backlog;
 use crate::crash::crash_point;
 use crate::db::Db;
@@ -23,7 +25,10 @@ const AFTERLIFE: Duration = Duration::from_hours(24);
 const UNPROVEN_LIFE: Duration = Duration::from_hours(24);
 /// The WAL is copied back this often while there is something to copy.
 const CHECKPOINT_EVERY: Duration = Duration::from_millis(200);
-/// From this size on the journal pauses once, so that the WAL can start again from its beginning.
+/// From so many pages of 4 KiB on the journal pauses for a moment, so that the WAL starts again from its beginning: a sync of a file
+/// that is overwritten costs a third of one that grows (docs/performance.md).
+const WAL_FRAMES: i64 = 4096;
+/// A WAL that grew beyond this size, because a reader kept it from starting again, is cut.
 const WAL_LIMIT_BYTES: u64 = 256 << 20;
 
 impl Store {
@@ -149,21 +154,24 @@ impl Checkpoints {
 
     async fn checkpoint(&self) -> Result<(), StoreError> {
         const PASSIVE: &str = "pragma wal_checkpoint(passive)";
+        const RESTART: &str = "pragma wal_checkpoint(restart)";
         const TRUNCATE: &str = "pragma wal_checkpoint(truncate)";
         let Db::Sqlite { writer, checkpointer, file, .. } = &self.db else { return Ok(()) };
         let mut connection = checkpointer.acquire().await?;
         crash_point("checkpoint.before");
-        sqlx::query(PASSIVE).execute(&mut *connection).await?;
+        // busy, frames in the WAL, frames copied back
+        let frames: i64 = sqlx::query(PASSIVE).fetch_one(&mut *connection).await?.try_get(1)?;
         crash_point("checkpoint.after");
         let mut wal = file.path.clone().into_os_string();
         wal.push("-wal");
         let bytes = std::fs::metadata(&wal).map_or(0, |metadata| metadata.len());
         self.meters.wal_bytes.store(bytes, Ordering::Relaxed);
-        if bytes > WAL_LIMIT_BYTES {
+        if bytes > WAL_LIMIT_BYTES || frames > WAL_FRAMES {
             let started = self.clock.instant();
-            // Holding the one writer is what makes the journal pause.
+            // Holding the one writer is what makes the journal pause. Little is left to copy: the rest was copied just before.
             let mut paused = writer.acquire().await?;
-            sqlx::query(TRUNCATE).execute(&mut *paused).await?;
+            let start_again = if bytes > WAL_LIMIT_BYTES { TRUNCATE } else { RESTART };
+            sqlx::query(start_again).execute(&mut *paused).await?;
             let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
             self.meters.longest_pause_micros.fetch_max(micros, Ordering::Relaxed);
         }

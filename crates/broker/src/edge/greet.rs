@@ -40,7 +40,7 @@ enum End {
 pub(crate) async fn greet(
     app: &Arc<App>,
     mut line: Line,
-    address: IpAddr,
+    address: Option<IpAddr>,
     stop: &CancellationToken,
 ) -> Option<(Line, Box<Greeted>)> {
     let end = tokio::select! {
@@ -62,7 +62,7 @@ pub(crate) async fn greet(
     None
 }
 
-async fn until_hello(app: &Arc<App>, line: &mut Line, address: IpAddr) -> End {
+async fn until_hello(app: &Arc<App>, line: &mut Line, address: Option<IpAddr>) -> End {
     loop {
         let text = match line.next().await {
             Incoming::Text(text) => text,
@@ -132,6 +132,9 @@ async fn admit(app: &Arc<App>, line: &mut Line, greeting: Greeting) -> Result<An
         Ok(welcome) => welcome,
         Err(rejection) => return Ok(Some(Err(rejection))),
     };
+    if !app.limits.may_enter(&admission.mesh_id, &welcome.member_id, app.clock.now()) {
+        return Ok(Some(Err(Rejection::too_often())));
+    }
     let Ok(random) = claudemesh_keys::random_bytes() else {
         let fault = Fault::new(ErrorCode::Unavailable, "temporarily unavailable, try again");
         return say(line, &Addressed { frame: BrokerFrame::Error(fault.frame()), request_id: None })

@@ -1,7 +1,9 @@
 //! Bytes to requests and answers to bytes. Nothing is decided here.
 
 pub(crate) mod address;
+pub(crate) mod bucket;
 pub(crate) mod greet;
+pub(crate) mod guests;
 pub(crate) mod health;
 pub(crate) mod limit;
 pub(crate) mod line;

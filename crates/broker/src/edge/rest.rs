@@ -15,9 +15,13 @@ use crate::calls;
 use crate::calls::invite::NotJoined;
 use crate::edge::address::Origin;
 use crate::edge::server::{HEAD_TIMEOUT, Peer, Running};
+use crate::edge::upgrade::is_allowed_origin;
 
 /// `POST /join`: an invite makes a member.
 pub(crate) async fn join(State(running): State<Arc<Running>>, request: Request) -> Response {
+    if !is_allowed_origin(request.headers(), &running.app.settings) {
+        return foreign_origin();
+    }
     let refused = |status, error: &str| {
         let body = Joined { ok: false, member_id: None, already_member: None, error: Some(error.to_owned()) };
         (status, Json(body)).into_response()
@@ -45,6 +49,9 @@ pub(crate) async fn create_mesh(
     request: Request,
 ) -> Response {
     let refused = |status, error: MeshCreateError| no_store((status, Json(json!({"error": error}))).into_response());
+    if !is_allowed_origin(&headers, &running.app.settings) {
+        return foreign_origin();
+    }
     let origin = Origin::of(peer.0, &headers, &running.app.settings.config.trusted_proxies);
     if !calls::mesh::may_create(&running.app.settings, origin.is_local, bearer(&headers)) {
         return refused(StatusCode::FORBIDDEN, MeshCreateError::CreationNotAllowed);
@@ -82,6 +89,12 @@ pub(crate) async fn front_page() -> &'static str {
 
 pub(crate) async fn not_found() -> Response {
     (StatusCode::NOT_FOUND, "not found").into_response()
+}
+
+/// A page of another site must not act in the name of whoever looks at it.
+fn foreign_origin() -> Response {
+    (StatusCode::FORBIDDEN, Json(json!({"ok": false, "error": "this origin may not do this (BROKER_ALLOWED_ORIGINS)"})))
+        .into_response()
 }
 
 fn status(error: MeshCreateError) -> StatusCode {

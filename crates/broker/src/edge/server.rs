@@ -86,8 +86,17 @@ pub(crate) async fn accept(listener: TcpListener, running: Arc<Running>) {
         };
         match accepted {
             Ok((stream, peer)) => {
+                let address = peer.ip().to_canonical();
+                let is_proxy =
+                    running.app.settings.config.trusted_proxies.iter().any(|network| network.contains(&address));
+                let counted = (!address.is_loopback() && !is_proxy).then_some(address);
+                // One caller too many is hung up on: it has not said yet what an answer could be given to.
+                let Some(caller) = running.app.limits.callers.let_in(counted) else { continue };
                 let (routes, stop) = (routes.clone(), running.stop.clone());
-                running.tasks.spawn(serve(stream, peer, routes, stop));
+                running.tasks.spawn(async move {
+                    serve(stream, peer, routes, stop).await;
+                    drop(caller);
+                });
             }
             Err(error) => {
                 tracing::warn!(error = %error, "a connection could not be accepted");

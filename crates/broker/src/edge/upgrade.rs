@@ -13,7 +13,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::server::create_response;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
-use crate::edge::address::Origin;
+use crate::edge::address::{Origin, is_loopback_name};
 use crate::edge::server::{Peer, Running};
 use crate::edge::ws;
 
@@ -32,11 +32,11 @@ pub(crate) async fn upgrade(
         return (StatusCode::FORBIDDEN, "this origin may not open a WebSocket (BROKER_ALLOWED_ORIGINS)")
             .into_response();
     }
-    if !app.limits.may_greet(origin.address, app.clock.now()) {
+    if !app.limits.may_greet(origin.counted, app.clock.now()) {
         app.metrics.rejected("rate_limit");
         return (StatusCode::TOO_MANY_REQUESTS, "too many failed handshakes; try again in a minute").into_response();
     }
-    let Some(stranger) = app.limits.let_in(origin.address) else {
+    let Some(stranger) = app.limits.strangers.let_in(origin.counted) else {
         app.metrics.rejected("rate_limit");
         return (StatusCode::TOO_MANY_REQUESTS, "too many connections that have not said hello").into_response();
     };
@@ -52,7 +52,7 @@ pub(crate) async fn upgrade(
         // A client that went away between the two steps leaves nothing behind.
         let Ok(upgraded) = on_upgrade.await else { return };
         let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
-        ws::serve(connection, socket, (origin.address, stranger)).await;
+        ws::serve(connection, socket, (origin.counted, stranger)).await;
     });
     response
 }
@@ -62,13 +62,13 @@ fn websocket_config() -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(4096)
         .write_buffer_size(4096)
-        .max_write_buffer_size(4 * MAX_FRAME_BYTES)
+        .max_write_buffer_size(16 * MAX_FRAME_BYTES)
         .max_message_size(Some(MAX_FRAME_BYTES))
         .max_frame_size(Some(MAX_FRAME_BYTES))
 }
 
 /// Programs send no `Origin`; a page of another site does, and must not speak in the name of whoever looks at it.
-fn is_allowed_origin(headers: &HeaderMap, settings: &crate::app::Settings) -> bool {
+pub(crate) fn is_allowed_origin(headers: &HeaderMap, settings: &crate::app::Settings) -> bool {
     let Some(origin) = headers.get(ORIGIN) else { return true };
     let Ok(origin) = origin.to_str() else { return false };
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
@@ -77,9 +77,4 @@ fn is_allowed_origin(headers: &HeaderMap, settings: &crate::app::Settings) -> bo
     let own = |host: &str| settings.public_url.ends_with(&format!("//{host}")) || is_loopback_name(host);
     let is_own = host.is_some_and(|host| own(host) && origin.split_once("//").is_some_and(|(_, name)| name == host));
     is_own || origin == settings.public_url || settings.config.allowed_origins.iter().any(|allowed| allowed == origin)
-}
-
-fn is_loopback_name(host: &str) -> bool {
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    matches!(name, "localhost" | "127.0.0.1" | "[::1]")
 }

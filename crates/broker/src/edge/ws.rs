@@ -25,7 +25,7 @@ use tokio_tungstenite::WebSocketStream;
 use crate::app::App;
 use crate::calls::{self, Live, message};
 use crate::edge::greet::{self, Greeted};
-use crate::edge::limit::Stranger;
+use crate::edge::guests::Guest;
 use crate::edge::line::{Incoming, Line, Stuck};
 use crate::edge::mail::Mail;
 use crate::edge::server::Running;
@@ -47,7 +47,7 @@ const HANDOVER: Duration = Duration::from_secs(1);
 pub(crate) async fn serve(
     running: Arc<Running>,
     socket: WebSocketStream<TokioIo<Upgraded>>,
-    (address, stranger): (IpAddr, Stranger),
+    (address, stranger): (Option<IpAddr>, Guest),
 ) {
     let line = Line::new(socket, running.app.settings.config.write_timeout);
     let greeted = Box::pin(greet::greet(&running.app, line, address, &running.stop)).await;
@@ -233,6 +233,14 @@ impl Connection {
 
     async fn on_request(&mut self, request: ClientFrame, request_id: Option<String>) -> Result<(), Stuck> {
         self.finish_sends().await?;
+        if !self.app.limits.may_ask(&self.live.mesh_id, &self.live.member_id, self.app.clock.now()) {
+            let config = &self.app.settings.config;
+            let (rate, burst) = (config.request_rate_per_min, config.request_burst);
+            let fault = Fault::new(ErrorCode::RateLimit, format!("max {rate} requests/min (burst {burst}), slow down"));
+            return self.say_fault(fault, request_id).await;
+        }
+        // A long answer is made in one go: others get their turn before the next.
+        tokio::task::yield_now().await;
         match calls::answer(&self.app, &self.live, request).await {
             Ok(frame) => self.line.feed(Addressed { frame, request_id }.to_json()).await,
             Err(fault) => self.say_fault(fault, request_id).await,

@@ -79,6 +79,9 @@ impl Hub {
         }
         let mesh_id = presence.mesh_id.clone();
         let room = rooms.entry(mesh_id.clone()).or_default();
+        if !room.holds(&presence.lease) {
+            room.make_room(&presence.member_id, (self.capacity.member, self.capacity.mesh));
+        }
         let Seated { presence_id, connection, doorbell, reattached, predecessor } = room.seat(presence);
         let seat = Seat::new(Arc::clone(self), mesh_id, (presence_id, connection), doorbell);
         Some(Entered { seat, reattached, predecessor })
@@ -130,7 +133,9 @@ impl Hub {
 
     /// Every presence of the mesh as its members see it: sessions first, then by the time they connected.
     pub(crate) fn peers(&self, mesh: &MeshId) -> Vec<Peer> {
-        self.rooms().get(mesh).map(Room::peers).unwrap_or_default()
+        // What is long is done without the lock.
+        let peers = self.rooms().get(mesh).map(Room::peers).unwrap_or_default();
+        peers.into_iter().map(Arc::unwrap_or_clone).collect()
     }
 
     /// Every session key that an open connection speaks for.

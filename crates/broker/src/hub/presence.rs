@@ -1,5 +1,7 @@
 //! What others see of a connection.
 
+use std::sync::Arc;
+
 use claudemesh_proto::hello::{Group, Place, QUIET};
 use claudemesh_proto::limits::{MAX_GROUPS, MAX_NAME_CHARS, MAX_PATH_BYTES};
 use claudemesh_proto::presence::{Peer, PeerRole};
@@ -23,7 +25,7 @@ pub(crate) struct Presence {
     pub(crate) speaks_for_session: bool,
     /// It wants no mail.
     pub(crate) is_quiet: bool,
-    pub(crate) peer: Peer,
+    pub(crate) peer: Arc<Peer>,
 }
 
 impl Presence {
@@ -69,7 +71,7 @@ impl Presence {
             session,
             speaks_for_session: session.is_some_and(|session| session.proven || !welcome.session_was_proven),
             is_quiet: capabilities.iter().any(|word| word == QUIET),
-            peer,
+            peer: Arc::new(peer),
         }
     }
 }
@@ -114,10 +116,16 @@ fn cut(mut text: String, bytes: usize) -> String {
 }
 
 fn clean_groups(groups: Vec<Group>) -> Vec<Group> {
-    let clean = groups.into_iter().filter_map(|group| {
-        let name = one_line(&group.name);
-        let fits = (1..=MAX_NAME_CHARS).contains(&name.chars().count());
-        fits.then(|| Group { name, role: group.role.map(|role| cut(one_line(&role), MAX_NAME_CHARS)) })
+    let clean = groups.into_iter().filter_map(|Group { name, role }| {
+        let (name, role) = (one_line(&name), role.map(|role| cut(one_line(&role), MAX_NAME_CHARS)));
+        is_group_name(&name).then_some(Group { name, role })
     });
     clean.take(MAX_GROUPS).collect()
+}
+
+/// `^[a-z0-9][a-z0-9_./-]{0,63}$`, in either case (R1).
+fn is_group_name(name: &str) -> bool {
+    (1..=MAX_NAME_CHARS).contains(&name.len())
+        && name.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_./-".contains(&byte))
 }

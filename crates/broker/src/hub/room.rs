@@ -119,7 +119,7 @@ impl Room {
             reattached = is_same_member && (presence.opened_as == OpenedAs::Session || !old.is_open());
             if reattached {
                 presence.id = old.presence.id;
-                presence.peer.connected_at = old.presence.peer.connected_at;
+                Arc::make_mut(&mut presence.peer).connected_at = old.presence.peer.connected_at;
             }
         }
         let doorbell = Arc::new(Doorbell::default());
@@ -148,6 +148,23 @@ impl Room {
         for presence_id in self.sessions.get(key).into_iter().flatten() {
             if let Some(occupant) = self.presences.get_mut(presence_id) {
                 occupant.presence.speaks_for_session = occupant.presence.session.is_some_and(|session| session.proven);
+            }
+        }
+    }
+
+    /// Ends the oldest leases of connections that broke, until one more presence fits: a lease always fits when it is taken up
+    /// again, so open and broken ones together may not be more than the open ones alone.
+    pub(super) fn make_room(&mut self, member: &MemberId, (of_member, of_mesh): (usize, usize)) {
+        while self.members.get(member).is_some_and(|of| of.len() >= of_member) {
+            let oldest = oldest_broken(self.of_member(member));
+            if oldest.and_then(|id| self.remove(&id)).is_none() {
+                break;
+            }
+        }
+        while self.presences.len() >= of_mesh {
+            let oldest = oldest_broken(self.presences.values());
+            if oldest.and_then(|id| self.remove(&id)).is_none() {
+                break;
             }
         }
     }
@@ -218,13 +235,13 @@ impl Room {
         }
     }
 
-    pub(super) fn peers(&self) -> Vec<Peer> {
+    pub(super) fn peers(&self) -> Vec<Arc<Peer>> {
         let mut occupants: Vec<&Occupant> = self.presences.values().collect();
         occupants.sort_by_key(|occupant| {
             let peer = &occupant.presence.peer;
             (peer.peer_role == PeerRole::ControlPlane, peer.connected_at, occupant.entrance)
         });
-        occupants.into_iter().map(|occupant| occupant.presence.peer.clone()).collect()
+        occupants.into_iter().map(|occupant| Arc::clone(&occupant.presence.peer)).collect()
     }
 
     pub(super) fn end_leases(&mut self, before: Timestamp) {
@@ -291,6 +308,11 @@ impl Room {
     fn of_session(&self, key: &PublicKey) -> impl Iterator<Item = &Occupant> {
         self.sessions.get(key).into_iter().flatten().filter_map(|id| self.presences.get(id))
     }
+}
+
+fn oldest_broken<'a>(occupants: impl Iterator<Item = &'a Occupant>) -> Option<PresenceId> {
+    let oldest = occupants.filter(|occupant| !occupant.is_open()).min_by_key(|occupant| occupant.entrance);
+    oldest.map(|occupant| occupant.presence.id.clone())
 }
 
 fn unlist<K: std::hash::Hash + Eq>(index: &mut HashMap<K, Vec<PresenceId>>, key: &K, presence_id: &PresenceId) {

@@ -54,6 +54,10 @@ impl Rejection {
         Self::new(ErrorCode::Capacity, "mesh at connection capacity")
     }
 
+    pub(crate) fn too_often() -> Self {
+        Self::new(ErrorCode::RateLimit, "too many connections in a minute, slow down")
+    }
+
     fn counted_as(self, reason: &'static str) -> Self {
         Self { reason, ..self }
     }

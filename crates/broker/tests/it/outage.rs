@@ -71,12 +71,28 @@ async fn a_data_directory_that_cannot_be_used_is_named() {
         let why = TestMesh::refuses_to_start(None, path).await;
         assert!(why.contains(&path.display().to_string()) && why.contains("--data-dir"), "{why}");
     }
-    let database = own.path().join("no/such/broker.db");
-    let why = TestMesh::refuses_to_start(Some(DatabaseUrl::Sqlite(database)), own.path()).await;
+    let private = own.path().join("private");
+    let database = private.join("no/such/broker.db");
+    let why = TestMesh::refuses_to_start(Some(DatabaseUrl::Sqlite(database)), &private).await;
     assert!(why.contains("no/such"), "{why}");
-    std::fs::write(own.path().join("broker.db"), b"this is no database, but a text of some length").unwrap();
-    let why = TestMesh::refuses_to_start(None, own.path()).await;
+    std::fs::write(private.join("broker.db"), b"this is no database, but a text of some length").unwrap();
+    let why = TestMesh::refuses_to_start(None, &private).await;
     assert!(why.contains("broker.db"), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_of_others_is_refused_and_left_as_it_is() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let own = tempfile::tempdir().unwrap();
+    let shared = own.path().join("shared");
+    std::fs::create_dir(&shared).unwrap();
+    std::fs::write(shared.join("somebody's file"), b"").unwrap();
+    let mode = || std::fs::metadata(&shared).unwrap().permissions().mode();
+    std::fs::set_permissions(&shared, std::fs::Permissions::from_mode(0o777)).unwrap();
+    let before = mode();
+    let why = TestMesh::refuses_to_start(None, &shared).await;
+    assert!(why.contains("chmod 700") && why.contains("--data-dir"), "{why}");
+    assert_eq!(mode(), before);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -43,6 +43,7 @@ create table invite (
     mesh_id text not null references mesh (id) on delete cascade,
     id text not null,
     token_hash text not null unique,
+    signature text not null,
     role text not null check (role in ('admin', 'member')),
     max_uses bigint not null,
     used_count bigint not null default 0,
@@ -51,6 +52,7 @@ create table invite (
     created_at bigint not null,
     revoked_at bigint,
     primary key (mesh_id, id),
+    unique (mesh_id, signature),
     check (used_count <= max_uses),
     foreign key (mesh_id, created_by_member_id) references member (mesh_id, id)
 );
@@ -102,7 +104,7 @@ create table message (
     primary key (mesh_id, seq),
     foreign key (mesh_id, sender_member_id) references member (mesh_id, id)
 );
-create unique index message_dedupe on message (mesh_id, sender_member_id, client_message_id)
+create unique index message_dedupe on message (client_message_id, sender_member_id, mesh_id)
     where client_message_id is not null;
 
 -- One row per message and recipient: a member's id, or a session's key. `claimed` is not a state but a claim that holds.

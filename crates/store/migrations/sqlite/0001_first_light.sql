@@ -43,6 +43,7 @@ create table invite (
     mesh_id text not null references mesh (id) on delete cascade,
     id text not null,
     token_hash text not null unique,
+    signature text not null,
     role text not null check (role in ('admin', 'member')),
     max_uses integer not null,
     used_count integer not null default 0,
@@ -51,6 +52,7 @@ create table invite (
     created_at integer not null,
     revoked_at integer,
     primary key (mesh_id, id),
+    unique (mesh_id, signature),
     check (used_count <= max_uses),
     foreign key (mesh_id, created_by_member_id) references member (mesh_id, id)
 );

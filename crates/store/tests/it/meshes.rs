@@ -59,6 +59,9 @@ async fn a_token_is_registered_once(ground: &Ground) {
     let town = Town::found(&store).await;
     let invite = town.invite(3);
     let made = store.create_invite(&invite).await.unwrap().unwrap();
+    // The same signed words in another spelling are the same invite.
+    let respelled = NewInvite { token: "another spelling".into(), ..invite.clone() };
+    assert_eq!(store.create_invite(&respelled).await.unwrap(), None);
     assert_eq!(store.create_invite(&invite).await.unwrap(), None);
     let listed = store.invites(&town.mesh).await.unwrap();
     assert!(listed.contains(&made));

@@ -74,6 +74,7 @@ impl Town {
         NewInvite {
             mesh_id: self.mesh.clone(),
             token: data_encoding::HEXLOWER.encode(&random::<32>()),
+            signature: claudemesh_proto::Signature::from_bytes(random()),
             role: MemberRole::Member,
             max_uses,
             expires_at: claudemesh_proto::Timestamp::from_millis(4_000_000_000_000),
