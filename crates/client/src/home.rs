@@ -45,9 +45,9 @@ impl Home {
         self.dir.join("owner").join(format!("{mesh}.json"))
     }
 
-    /// The keys of a mesh that is being created, and has no id yet.
+    /// The keys of a mesh that is being created, and has no id yet. Not among the files that ids name: brokers make the ids.
     pub(crate) fn creation_path(&self, slug: &Slug) -> PathBuf {
-        self.dir.join("owner").join(format!("pending-{slug}.json"))
+        self.dir.join("creating").join(format!("{slug}.json"))
     }
 
     /// The key of a member that is joining.

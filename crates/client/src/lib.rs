@@ -20,6 +20,8 @@ mod connection;
 mod error;
 mod handshake;
 mod home;
+#[cfg(test)]
+mod hostile;
 mod http;
 mod inbox;
 mod invite;

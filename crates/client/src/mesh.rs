@@ -29,7 +29,8 @@ pub struct Creation {
 /// anything is sent; after an attempt whose outcome is not known, the next one uses the same keys.
 ///
 /// # Errors
-/// [`Error::MeshKnown`] before anything is sent, [`Error::HttpRefused`] with the broker's word.
+/// [`Error::MeshKnown`] before anything is sent, [`Error::HttpRefused`] with the broker's word, [`Error::Protocol`] when the
+/// answer is about a mesh that cannot be the new one.
 pub async fn create(home: &Home, creation: &Creation) -> Result<Membership> {
     let Creation { slug, broker, display_name, token } = creation;
     if home.config()?.meshes.iter().any(|mesh| mesh.slug == slug.as_str()) {
@@ -47,6 +48,7 @@ pub async fn create(home: &Home, creation: &Creation) -> Result<Membership> {
         member_signature: keys.member.sign(&signed).to_string(),
     };
     let created: MeshCreated = http::post(broker, "/v1/meshes", token.as_deref(), &request).await?;
+    check(home, slug, &created)?;
     home.keep_owner_key(&created.mesh_id, slug, &keys.owner)?;
     let mesh = Membership {
         mesh_id: created.mesh_id,
@@ -60,4 +62,99 @@ pub async fn create(home: &Home, creation: &Creation) -> Result<Membership> {
     home.add(&mesh)?;
     private_file::remove(&home.creation_path(slug))?;
     Ok(mesh)
+}
+
+/// Nothing is written for an answer that names another mesh: it would be that one's files.
+fn check(home: &Home, slug: &Slug, created: &MeshCreated) -> Result<()> {
+    if created.slug != *slug {
+        return Err(Error::Protocol(format!("it made a mesh \"{}\" when asked for \"{slug}\"", created.slug)));
+    }
+    if home.config()?.meshes.iter().any(|mesh| mesh.mesh_id == created.mesh_id) {
+        return Err(Error::Protocol(format!(
+            "it gave the new mesh the id {}, which another has here",
+            created.mesh_id
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use claudemesh_keys::Identity;
+    use claudemesh_proto::{MemberId, MeshId};
+
+    use super::*;
+    use crate::hostile::Hostile;
+
+    fn creation(broker: &BrokerUrl) -> Creation {
+        Creation {
+            slug: "later".parse().unwrap(),
+            broker: broker.clone(),
+            display_name: "Anna".parse().unwrap(),
+            token: None,
+        }
+    }
+
+    async fn answering(mesh_id: &str, slug: &str) -> Hostile {
+        let answer = MeshCreated {
+            mesh_id: mesh_id.parse().unwrap(),
+            slug: slug.parse().unwrap(),
+            member_id: MemberId::from_random([5; 32]),
+        };
+        Hostile::http(201, serde_json::to_string(&answer).unwrap()).await
+    }
+
+    fn membership(mesh_id: &MeshId) -> Membership {
+        Membership {
+            mesh_id: mesh_id.clone(),
+            member_id: MemberId::from_random([1; 32]),
+            slug: "first".into(),
+            name: "first".into(),
+            broker_url: "wss://honest.example/ws".parse().unwrap(),
+            joined_at: String::new(),
+            identity: Arc::new(Identity::from_seed([1; 32])),
+        }
+    }
+
+    fn home() -> (tempfile::TempDir, Home) {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::at(dir.path().join("home"));
+        (dir, home)
+    }
+
+    #[tokio::test]
+    async fn a_broker_cannot_replace_the_owners_key_of_another_mesh() {
+        let (_dir, home) = home();
+        let (mesh, owner) = (MeshId::from_random([7; 32]), Identity::from_seed([3; 32]));
+        home.keep_owner_key(&mesh, &"first".parse().unwrap(), &owner).unwrap();
+        let broker = answering(mesh.as_str(), "later").await;
+        for is_member in [false, true] {
+            if is_member {
+                home.add(&membership(&mesh)).unwrap();
+            }
+            let refused = create(&home, &creation(&broker.url)).await;
+            assert!(matches!(refused, Err(Error::Protocol(_))), "{refused:?}");
+            assert_eq!(home.owner_key(&membership(&mesh)).unwrap().identity.public(), owner.public());
+        }
+        assert_eq!(home.config().unwrap().meshes.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn no_mesh_id_names_the_file_of_an_attempt() {
+        let (_dir, home) = home();
+        let slug = "later".parse().unwrap();
+        let before = home.creation_keys(&slug).unwrap().owner.public();
+        let mesh = create(&home, &creation(&answering("pending-later", "later").await.url)).await.unwrap();
+        assert_eq!(home.owner_key(&mesh).unwrap().identity.public(), before);
+    }
+
+    #[tokio::test]
+    async fn an_answer_about_another_mesh_is_refused_and_keeps_the_keys() {
+        let (_dir, home) = home();
+        let before = home.creation_keys(&"later".parse().unwrap()).unwrap().owner.public();
+        let refused = create(&home, &creation(&answering("m1", "another").await.url)).await;
+        assert!(matches!(refused, Err(Error::Protocol(_))), "{refused:?}");
+        assert_eq!(home.creation_keys(&"later".parse().unwrap()).unwrap().owner.public(), before);
+        assert!(home.config().unwrap().meshes.is_empty() && !home.has_owner_key(&"m1".parse().unwrap()));
+    }
 }

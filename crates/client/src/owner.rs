@@ -85,11 +85,27 @@ impl Home {
         Ok(keys)
     }
 
-    /// Keeps the owner's key of a mesh that was created.
+    /// Keeps the owner's key of a mesh that was created. A key is never replaced: the id is the broker's word, and on some disks
+    /// two ids that differ in letter case are one file.
+    ///
+    /// # Errors
+    /// [`Error::Protocol`] when the file is there and holds anything else.
     pub(crate) fn keep_owner_key(&self, mesh: &MeshId, slug: &Slug, owner: &Identity) -> Result<()> {
-        let (slug, secret) = (slug.to_string(), owner.secret_hex());
-        let file = OwnerFile { version: 1, mesh_id: mesh.clone(), slug, owner_secret_key: &secret };
-        write(&self.owner_path(mesh), &file)
+        self.make()?;
+        // Two commands at once must not both find the file missing.
+        let _lock = private_file::lock(&self.lock_path())?;
+        let path = self.owner_path(mesh);
+        let (slug, owner_secret) = (slug.to_string(), owner.secret_hex());
+        let Some(text) = private_file::read(&path)? else {
+            let file = OwnerFile { version: 1, mesh_id: mesh.clone(), slug, owner_secret_key: &owner_secret };
+            return write(&path, &file);
+        };
+        let file: OwnerFile<'_> = parse(&path, &text)?;
+        if file.mesh_id == *mesh && secret(&path, "ownerSecretKey", file.owner_secret_key)?.public() == owner.public() {
+            return Ok(());
+        }
+        let path = path.display();
+        Err(Error::Protocol(format!("it gave the new mesh the id {mesh}, whose owner's key is already in {path}")))
     }
 
     /// A key for joining a mesh: a fresh one, written down first, or that of an attempt whose outcome is not known: the
@@ -138,5 +154,19 @@ mod tests {
         let mesh = MeshId::from_random([1; 32]);
         let first = home.joining_key(&mesh).unwrap().public();
         assert_eq!(home.joining_key(&mesh).unwrap().public(), first);
+    }
+
+    #[test]
+    fn an_owners_key_is_kept_again_but_never_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::at(dir.path().join("home"));
+        let (mesh, slug) = (MeshId::from_random([1; 32]), "team".parse().unwrap());
+        let (owner, other) = (Identity::from_seed([1; 32]), Identity::from_seed([2; 32]));
+        home.keep_owner_key(&mesh, &slug, &owner).unwrap();
+        let before = private_file::read(&home.owner_path(&mesh)).unwrap();
+        home.keep_owner_key(&mesh, &slug, &owner).unwrap();
+        let refused = home.keep_owner_key(&mesh, &slug, &other);
+        assert!(matches!(refused, Err(Error::Protocol(_))), "{refused:?}");
+        assert_eq!(private_file::read(&home.owner_path(&mesh)).unwrap(), before);
     }
 }

@@ -144,7 +144,7 @@ fn a_broker_that_is_not_there_is_a_network_failure_and_keys_stay_for_the_next_at
     assert_eq!(user.run(&["join", &link(|_| ())]).code, 4);
     assert_eq!(fs::read_to_string(&key).unwrap(), before, "the invite may have been used up for this key");
     assert_eq!(user.run(&["create", "mine", "--broker", "127.0.0.1:1"]).code, 4);
-    assert!(user.home().join("owner/pending-mine.json").exists());
+    assert!(user.home().join("creating/mine.json").exists());
 }
 
 #[test]
