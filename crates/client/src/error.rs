@@ -1,9 +1,12 @@
 //! Everything that can go wrong here.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
 use claudemesh_proto::error::ErrorCode;
+use claudemesh_proto::frame::ErrorFrame;
+use claudemesh_proto::text::one_line;
 
 use crate::broker_url::BadUrl;
 use crate::connection::Ended;
@@ -183,6 +186,16 @@ pub enum Kind {
 }
 
 impl Error {
+    /// A refusal in the broker's words, on one line: a second one could pose as ours.
+    pub(crate) fn refused(refusal: &ErrorFrame) -> Self {
+        Self::Refused { code: refusal.code, message: one_line(&refusal.message) }
+    }
+
+    /// What is wrong with an answer. The reason may quote the broker.
+    pub(crate) fn protocol(why: impl fmt::Display) -> Self {
+        Self::Protocol(one_line(&why.to_string()))
+    }
+
     /// The family.
     pub fn kind(&self) -> Kind {
         match self {

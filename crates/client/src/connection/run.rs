@@ -55,7 +55,7 @@ impl Incoming {
             Ok(frame) => Self::Answer { request_id, answer: Ok(frame) },
             Err(bad) => {
                 tracing::debug!(frame.kind = kind, field = bad.field, "a frame of the broker could not be read");
-                Self::Answer { request_id, answer: Err(Error::Protocol(format!("{kind}: {bad}"))) }
+                Self::Answer { request_id, answer: Err(Error::protocol(format_args!("{kind}: {bad}"))) }
             }
         })
     }
@@ -218,6 +218,14 @@ mod tests {
         let Some(Incoming::Answer { request_id, answer }) = Incoming::read(text) else { panic!("not an answer") };
         assert_eq!(request_id.as_deref(), Some("3"));
         assert!(matches!(answer, Err(Error::Protocol(why)) if why.starts_with("peers_list: peers ")));
+    }
+
+    #[test]
+    fn what_a_frame_that_cannot_be_read_quotes_stays_one_line() {
+        let text = r#"{"type":"message_status_result","messageId":"m\ntry: x","recipients":"\ntry: y","_reqId":"3"}"#;
+        let Some(Incoming::Answer { answer: Err(error), .. }) = Incoming::read(text) else { panic!("it was read") };
+        let why = error.to_string();
+        assert!(!why.contains('\n') && why.contains("try: y"), "{why}");
     }
 
     #[test]
