@@ -34,6 +34,8 @@ pub struct Dial {
 pub struct Line {
     dial: Dial,
     connection: Connection,
+    /// An ack did not come on the connection: it may be dead without knowing it yet, and is not used again.
+    is_stuck: bool,
 }
 
 impl Dial {
@@ -76,7 +78,7 @@ impl Line {
     pub async fn open(dial: Dial) -> Result<Self> {
         // Without a receiver pushes are passed over, and cannot hold up the answers behind them.
         let (connection, _) = dial.open().await?;
-        Ok(Self { dial, connection })
+        Ok(Self { dial, connection, is_stuck: false })
     }
 
     /// The connection of the moment.
@@ -97,14 +99,12 @@ impl Line {
     pub async fn send(&mut self, send: &Send) -> Result<MessageId> {
         let mut backoff = Backoff::default();
         let mut attempts_left = ATTEMPTS;
-        let mut is_stuck = false;
         loop {
             attempts_left -= 1;
-            let failure = match self.attempt(send, is_stuck).await {
+            let failure = match self.attempt(send).await {
                 Ok(id) => return Ok(id),
                 Err(error) => error,
             };
-            is_stuck = matches!(failure, Error::TimedOut { .. });
             let may_pass = match &failure {
                 Error::NotAccepted(words) => !is_permanent(words),
                 other => other.is_transient(),
@@ -121,12 +121,14 @@ impl Line {
         self.connection.close().await;
     }
 
-    /// A connection on which an ack did not come may be dead without knowing it yet: it is not used again.
-    async fn attempt(&mut self, send: &Send, is_stuck: bool) -> Result<MessageId> {
-        if is_stuck || self.connection.ended().is_some() {
+    async fn attempt(&mut self, send: &Send) -> Result<MessageId> {
+        if self.is_stuck || self.connection.ended().is_some() {
             (self.connection, _) = self.dial.open().await?;
+            self.is_stuck = false;
         }
-        accepted(&self.connection.send(send.clone()).await?)
+        let outcome = self.connection.send(send.clone()).await;
+        self.is_stuck = matches!(outcome, Err(Error::TimedOut { .. }));
+        accepted(&outcome?)
     }
 }
 
@@ -140,3 +142,33 @@ fn accepted(ack: &Ack) -> Result<MessageId> {
 }
 
 const ATTEMPTS: u32 = 5;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::hostile::{Hostile, WELCOME};
+
+    /// Lets every connection in but the second, and names the connection in its acks. It never ends one.
+    async fn broker() -> Hostile {
+        Hostile::web_socket(|number, asked| {
+            let ack = json!({"type": "ack", "id": asked["id"], "messageId": format!("by-{number}"), "queued": true});
+            let frame = if asked["type"] == "hello" { WELCOME.to_owned() } else { ack.to_string() };
+            (number != 1).then(|| vec![frame])
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn a_stuck_connection_is_not_used_again_also_when_opening_another_fails() {
+        let broker = broker().await;
+        let mut line = Line::open(broker.dial()).await.unwrap();
+        let send = Send { target_spec: "x".into(), ..Send::default() };
+        assert_eq!(line.attempt(&send).await.unwrap().as_str(), "by-0");
+        line.is_stuck = true;
+        assert!(line.attempt(&send).await.is_err());
+        assert_eq!(line.attempt(&send).await.unwrap().as_str(), "by-2");
+        assert!(!line.is_stuck);
+    }
+}

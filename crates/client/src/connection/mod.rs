@@ -193,7 +193,6 @@ const PUSHES: usize = 512;
 mod tests {
     use serde_json::json;
 
-    use super::*;
     use crate::hostile::{Hostile, WELCOME};
 
     #[tokio::test]
