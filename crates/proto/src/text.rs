@@ -72,12 +72,13 @@ pub fn many_lines(text: &str) -> String {
     text.chars().filter(|&c| c == '\n' || c == '\t' || !is_hidden(c)).collect()
 }
 
-fn is_hidden(c: char) -> bool {
+/// Whether a character can break out of a line, reorder it, or hide in it; blank letters and fillers look like nothing.
+pub fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c,
-            '\u{00AD}' | '\u{061C}' | '\u{180E}'
+            '\u{00AD}' | '\u{034F}' | '\u{061C}' | '\u{115F}' | '\u{1160}' | '\u{17B4}' | '\u{17B5}' | '\u{180E}'
             | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}'
-            | '\u{FE00}'..='\u{FE0F}' | '\u{FEFF}' | '\u{FFF9}'..='\u{FFFB}'
+            | '\u{2800}' | '\u{3164}' | '\u{FE00}'..='\u{FE0F}' | '\u{FEFF}' | '\u{FFA0}' | '\u{FFF9}'..='\u{FFFB}'
             | '\u{E0000}'..='\u{E0FFF}')
 }
 
@@ -118,6 +119,14 @@ mod tests {
     fn hidden_characters_are_removed_from_names() {
         let name: DisplayName = " An\u{202E}n\n\u{200B}\u{E0041}a\u{7} ".parse().unwrap();
         assert_eq!(name.as_str(), "Anna");
+    }
+
+    #[test]
+    fn blank_letters_and_fillers_are_hidden_too() {
+        for c in ['\u{34F}', '\u{115F}', '\u{1160}', '\u{17B4}', '\u{17B5}', '\u{2800}', '\u{3164}', '\u{FFA0}'] {
+            assert_eq!(c.to_string().parse::<DisplayName>(), Err(BadName), "{c:?}");
+            assert_eq!(many_lines(&format!("a{c}b")), "ab", "{c:?}");
+        }
     }
 
     #[test]
