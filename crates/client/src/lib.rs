@@ -40,6 +40,8 @@ mod receive;
 mod resolve;
 mod tls;
 
+pub use claudemesh_proto::hello::MAIL;
+
 pub use backoff::Backoff;
 pub use broker_url::{BadUrl, BrokerUrl};
 pub use cipher::{Body, Cipher};
@@ -58,6 +60,6 @@ pub use mesh::{Creation, create};
 pub use message::{Draft, is_permanent};
 pub use message_id::client_message_id;
 pub use owner::OwnerKey;
-pub use place::{MAIL, here, hostname};
+pub use place::{here, hostname};
 pub use receive::keep;
 pub use resolve::{Addressee, Roster, Unresolved};

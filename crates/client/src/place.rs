@@ -10,10 +10,8 @@ use claudemesh_proto::text::one_line;
 
 use crate::error::Result;
 
-/// The capability of a connection that keeps mail: it acknowledges what it is handed, `ext` included.
-pub const MAIL: &str = "mail";
-
-/// This process, as a person's or an agent's command; `capability` is [`MAIL`] or [`claudemesh_proto::hello::QUIET`].
+/// This process, as a person's or an agent's command; `capability` is [`MAIL`](claudemesh_proto::hello::MAIL) or
+/// [`QUIET`](claudemesh_proto::hello::QUIET).
 ///
 /// The session id is `cli-<pid>-<random>`, fresh in every call: two connections with the same one would displace each other,
 /// and a connection that is opened again with its own takes up where it was.

@@ -9,7 +9,10 @@ use crate::id::PresenceId;
 use crate::text::DisplayName;
 use crate::time::Timestamp;
 
-/// The word for [`Hello::capabilities`] of a connection that wants no mail: it only asks and sends.
+/// The word for [`Place::capabilities`] of a connection that keeps mail: it acknowledges what it is handed, `ext` included.
+pub const MAIL: &str = "mail";
+
+/// The word for [`Place::capabilities`] of a connection that wants no mail: it only asks and sends.
 pub const QUIET: &str = "quiet";
 
 /// What both handshakes say about the connection itself.
