@@ -185,12 +185,16 @@ impl Batch {
     /// commits one batch at a time in the whole cluster, so what a batch reads stays true until it commits.
     async fn begin(mut tx: Tx, settings: Settings, now: Timestamp, requests: &[&Request]) -> sqlx::Result<Self> {
         const HEADS: Sql = sql!(
-            sqlite: "select h.mesh_id, h.message_seq, 0 from mesh_head h where h.mesh_id in (select value from json_each($1))",
-            postgres: "select h.mesh_id, h.message_seq, \
-                       (extract(epoch from clock_timestamp()) * 1000)::bigint from mesh_head h \
-                       where h.mesh_id in (select * from jsonb_array_elements_text($1::text::jsonb)) \
-                       order by h.mesh_id for update",
+            "select h.mesh_id, h.message_seq, (extract(epoch from clock_timestamp()) * 1000)::bigint from mesh_head h \
+             where h.mesh_id in (select * from jsonb_array_elements_text($1::text::jsonb)) order by h.mesh_id for update"
         );
+        let fresh =
+            |tx, now, heads| Self { tx, settings, now, heads, backlog: Backlog::default(), rings: HashMap::new() };
+        if !tx.is_postgres() {
+            // The one writer needs no lock, and learns a head with whatever else it reads: a statement of its own costs as much as
+            // all of a small batch's inserts.
+            return Ok(fresh(tx, now, HashMap::new()));
+        }
         let mut meshes: Vec<&MeshId> = requests.iter().map(|request| request.mesh_id()).collect();
         meshes.sort_unstable();
         meshes.dedup();
@@ -199,12 +203,14 @@ impl Batch {
         let mut clock = None;
         for row in rows {
             heads.insert(row.parsed(0)?, Head { message_seq: row.int(1)?, changed: false });
-            if tx.is_postgres() {
-                clock = clock.max(Some(Timestamp::from_millis(row.int(2)?)));
-            }
+            clock = clock.max(Some(Timestamp::from_millis(row.int(2)?)));
         }
-        let now = clock.unwrap_or(now);
-        Ok(Self { tx, settings, now, heads, backlog: Backlog::default(), rings: HashMap::new() })
+        Ok(fresh(tx, clock.unwrap_or(now), heads))
+    }
+
+    /// Says what the table has as the mesh's last number, unless this batch knows better.
+    pub(crate) fn learn_head(&mut self, mesh: &MeshId, message_seq: i64) {
+        self.heads.entry(mesh.clone()).or_insert(Head { message_seq, changed: false });
     }
 
     pub(crate) fn connection(&mut self) -> Connection<'_> {

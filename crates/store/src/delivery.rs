@@ -46,6 +46,8 @@ pub struct Claim {
     pub max_bytes: i64,
     /// For how long.
     pub lease: Duration,
+    /// An earlier claim of this connection got no answer: what it may have taken is handed out as if it were free.
+    pub is_retry: bool,
 }
 
 /// A connection asks for rows of its own again, because they were not acknowledged in time.
@@ -149,7 +151,7 @@ async fn free(batch: &mut Batch, claims: &[&Claim]) -> sqlx::Result<Vec<Free>> {
                    select p.id from delivery p where p.mesh_id = r.value ->> 1 and p.recipient = r.value ->> 2 \
                    and p.message_seq > cast(r.value ->> 3 as bigint) and p.state = 'queued' \
                    and (cast(r.value ->> 4 as bigint) = 0 or p.priority = 'now') \
-                   and (p.claim_until is null or p.claim_until <= $2 or not exists ( \
+                   and (p.claim_until is null or p.claim_until <= $2 or p.claim_connection = r.value ->> 5 or not exists ( \
                      select 1 from node n where n.incarnation = p.claim_incarnation and n.heartbeat_at > $3)) \
                    order by p.message_seq limit 256) \
                  where not exists (select 1 from member o where o.mesh_id = r.value ->> 1 and o.revoked_at is not null \
@@ -161,7 +163,7 @@ async fn free(batch: &mut Batch, claims: &[&Claim]) -> sqlx::Result<Vec<Free>> {
                      where p.mesh_id = r.value ->> 1 and p.recipient = r.value ->> 2 \
                      and p.message_seq > cast(r.value ->> 3 as bigint) and p.state = 'queued' \
                      and (cast(r.value ->> 4 as bigint) = 0 or p.priority = 'now') \
-                     and (p.claim_until is null or p.claim_until <= $2 or not exists ( \
+                     and (p.claim_until is null or p.claim_until <= $2 or p.claim_connection = r.value ->> 5 or not exists ( \
                        select 1 from node n where n.incarnation = p.claim_incarnation and n.heartbeat_at > $3)) \
                      order by p.message_seq limit 256) d \
                    where not exists (select 1 from member o where o.mesh_id = r.value ->> 1 and o.revoked_at is not null \
@@ -175,7 +177,8 @@ async fn free(batch: &mut Batch, claims: &[&Claim]) -> sqlx::Result<Vec<Free>> {
         .iter()
         .enumerate()
         .map(|(index, claim)| {
-            (index, &claim.mesh_id, claim.recipient.to_string(), claim.after_seq, i64::from(claim.urgent_only))
+            let holder = claim.is_retry.then_some(&claim.connection);
+            (index, &claim.mesh_id, claim.recipient.to_string(), claim.after_seq, i64::from(claim.urgent_only), holder)
         })
         .collect();
     let now = batch.now;

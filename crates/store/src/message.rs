@@ -184,15 +184,16 @@ async fn targets<'a>(batch: &mut Batch, messages: &[&'a NewMessage]) -> sqlx::Re
     // The removed are as if they were not there.
     const TARGETS: Sql = folded!(
         "cast(r.value ->> 0 as bigint), case when m.revoked_at is null then m.id end, o.id, s.proven_at, s.last_seen_at, \
-         coalesce(b.queued_rows, 0), coalesce(b.queued_bytes, 0), f.id",
+         coalesce(b.queued_rows, 0), coalesce(b.queued_bytes, 0), f.id, coalesce(h.message_seq, 0)",
         " left join member m on m.mesh_id = r.value ->> 1 and m.peer_pubkey = r.value ->> 2 \
           left join session s on s.mesh_id = r.value ->> 1 and s.session_pubkey = r.value ->> 2 \
           left join member o on o.mesh_id = s.mesh_id and o.id = s.member_id and o.revoked_at is null \
           left join member f on f.mesh_id = r.value ->> 1 and f.id = r.value ->> 3 and f.revoked_at is null \
-          left join backlog b on b.mesh_id = r.value ->> 1 and b.recipient = coalesce(m.id, r.value ->> 2)"
+          left join backlog b on b.mesh_id = r.value ->> 1 and b.recipient = coalesce(m.id, r.value ->> 2) \
+          left join mesh_head h on h.mesh_id = r.value ->> 1"
     );
-    /// Member, owner of the session, when it was proven and last seen, queued rows and bytes, sender.
-    type Found = (usize, Option<MemberId>, Option<MemberId>, Option<i64>, Option<i64>, i64, i64, Option<MemberId>);
+    /// Member, owner of the session, when it was proven and last seen, queued rows and bytes, sender, the mesh's last number.
+    type Found = (usize, Option<MemberId>, Option<MemberId>, Option<i64>, Option<i64>, i64, i64, Option<MemberId>, i64);
     let mut keys: Vec<TargetKey<'a>> = Vec::new();
     let mut seen = std::collections::HashSet::new();
     for message in messages {
@@ -206,8 +207,9 @@ async fn targets<'a>(batch: &mut Batch, messages: &[&'a NewMessage]) -> sqlx::Re
     let found: Vec<Found> = batch.connection().folded(TARGETS, &[(&json(&rows)?).into()]).await?;
     let oldest = batch.now.minus(batch.settings.message_ttl).as_millis();
     let targets = found.into_iter().filter_map(|found| {
-        let (index, member, owner, proven, last_seen, backlog_rows, backlog_bytes, sender) = found;
+        let (index, member, owner, proven, last_seen, backlog_rows, backlog_bytes, sender, last) = found;
         let key = keys.get(index)?;
+        batch.learn_head(key.0, last);
         let by_member = member.map(|id| (Recipient::Member(id.clone()), id));
         let by_session = owner.map(|id| (Recipient::Session(key.1), id));
         let lasting = by_member.is_some() || proven.is_some() && last_seen.is_some_and(|seen| seen >= oldest);

@@ -117,6 +117,7 @@ async fn write(
         max_rows: 256,
         max_bytes: 1 << 20,
         lease: Duration::from_secs(30),
+        is_retry: false,
     };
     let rows = store.claim(claim).await.await.unwrap();
     let held = rows.iter().map(|row| (row.delivery, Duration::from_mins(1))).collect();

@@ -135,6 +135,7 @@ impl Town {
             max_rows: 256,
             max_bytes: 1 << 20,
             lease: LEASE,
+            is_retry: false,
         }
     }
 
