@@ -62,7 +62,7 @@ pub(crate) struct Create {
     /// The broker: https://HOST, http://HOST:PORT, wss://HOST/ws, ws://HOST:PORT/ws or HOST:PORT
     #[arg(long, value_name = "URL")]
     pub(crate) broker: BrokerUrl,
-    /// The broker's setup token, where it wants one
+    /// The broker's setup token, where it wants one; better in the environment, because other users can see arguments
     #[arg(long, env = "CLAUDEMESH_SETUP_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<String>,
     #[command(flatten)]
@@ -116,7 +116,9 @@ pub(crate) struct NewInvite {
 
 /// Join a mesh with an invite link
 #[derive(Debug, Args)]
-#[command(after_help = "JSON: {mesh, meshId, memberId, brokerUrl, pubkey, status: \"joined\"|\"already\"}")]
+#[command(
+    after_help = "JSON: {mesh, meshId, memberId, brokerUrl, pubkey, ownerPubkey|null, status: \"joined\"|\"already\"}"
+)]
 pub(crate) struct Join {
     /// The link (…/join/TOKEN) or the token alone
     pub(crate) link: String,

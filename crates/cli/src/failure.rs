@@ -76,6 +76,9 @@ fn advice(error: &Error) -> Option<&'static str> {
         Error::NoOwnerKey { .. } => {
             "invite from the machine on which the mesh was created, or copy that file here (chmod 600)"
         }
+        Error::InviteDiffers { .. } => {
+            "ask the owner, by another way than the invite came, which is right; claudemesh leave SLUG forgets what is here"
+        }
         Error::MeshKnown { .. } => "claudemesh list shows it; claudemesh leave SLUG forgets it",
         Error::Unreachable { .. } => {
             "check that the broker runs and that the address is right; http:// is without TLS, https:// with"
@@ -95,7 +98,7 @@ fn advice(error: &Error) -> Option<&'static str> {
 fn advice_on_word(word: &str) -> Option<&'static str> {
     Some(match word {
         "creation_not_allowed" => {
-            "pass the broker's setup token with --token; the broker printed it at its first start"
+            "put the broker's setup token into CLAUDEMESH_SETUP_TOKEN; the broker printed it at its first start"
         }
         "slug_taken" => "choose another name",
         "timestamp_skew" => "set this machine's clock; it is more than a minute off",

@@ -52,15 +52,16 @@ impl BrokerUrl {
 
     /// Whether it is this very machine.
     pub fn is_loopback(&self) -> bool {
-        self.host == "localhost" || self.bare_host().parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        self.host == "localhost" || self.host().parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
     }
 
     /// The host without the brackets of IPv6, and the port: what is connected to.
     pub(crate) fn endpoint(&self) -> (&str, u16) {
-        (self.bare_host(), self.port.unwrap_or(if self.tls { 443 } else { 80 }))
+        (self.host(), self.port.unwrap_or(if self.tls { 443 } else { 80 }))
     }
 
-    fn bare_host(&self) -> &str {
+    /// The host, without the brackets of IPv6.
+    pub fn host(&self) -> &str {
         self.host.trim_start_matches('[').trim_end_matches(']')
     }
 

@@ -3,6 +3,7 @@
 //! The layout is that of the existing client, so that its users keep their meshes. Whatever of it is not ours is kept as it
 //! stands: every rewrite reads the whole file, changes its part and writes the whole file, under a lock.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 
 use claudemesh_keys::Identity;
 use claudemesh_proto::text::one_line;
-use claudemesh_proto::{MemberId, MeshId};
+use claudemesh_proto::{MemberId, MeshId, PublicKey};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
@@ -46,6 +47,8 @@ pub struct Config {
     pub display_name: Option<String>,
     /// The meshes, in the order of joining.
     pub meshes: Vec<Membership>,
+    /// Whose key signed the invite, where this program joined or made the mesh.
+    owners: HashMap<MeshId, PublicKey>,
 }
 
 impl Config {
@@ -66,6 +69,11 @@ impl Config {
             .or_else(|| self.meshes.iter().find(|mesh| mesh.mesh_id.as_str() == wanted || mesh.name == wanted))
             .ok_or_else(|| Error::NoSuchMesh { wanted: one_line(wanted), known: known() })
     }
+
+    /// The owner's key of a mesh, as it was on joining; `None` when another program joined it.
+    pub fn owner(&self, mesh: &MeshId) -> Option<&PublicKey> {
+        self.owners.get(mesh)
+    }
 }
 
 impl Home {
@@ -77,20 +85,22 @@ impl Home {
         let path = self.config_path();
         let file = read(&path)?;
         let meshes = file.meshes.iter().enumerate().map(|(index, row)| row.check(&path, index));
-        Ok(Config { meshes: meshes.collect::<Result<_>>()?, display_name: file.display_name })
+        let owner = |row: &Row| Some((row.mesh_id.parse().ok()?, row.owner_pubkey.as_deref()?.parse().ok()?));
+        let owners = file.meshes.iter().filter_map(owner).collect();
+        Ok(Config { meshes: meshes.collect::<Result<_>>()?, display_name: file.display_name, owners })
     }
 
-    /// Adds a mesh.
+    /// Adds a mesh with its owner's key.
     ///
     /// # Errors
     /// [`Error::MeshKnown`] when one of that id or slug is there already.
-    pub fn add(&self, mesh: &Membership) -> Result<()> {
+    pub fn add(&self, mesh: &Membership, owner: &PublicKey) -> Result<()> {
         self.update(|file| {
             let same = |row: &Row| row.mesh_id == mesh.mesh_id.as_str() || row.slug == mesh.slug;
             if file.meshes.iter().any(same) {
                 return Err(Error::MeshKnown { slug: one_line(&mesh.slug), config: self.config_path() });
             }
-            file.meshes.push(Row::of(mesh));
+            file.meshes.push(Row::of(mesh, owner));
             Ok(())
         })
     }
@@ -156,6 +166,9 @@ struct Row {
     broker_url: String,
     #[serde(default)]
     joined_at: String,
+    /// Existing clients neither write it nor mind it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    owner_pubkey: Option<String>,
     #[serde(flatten)]
     rest: Map<String, Value>,
 }
@@ -164,7 +177,7 @@ struct Row {
 struct SecretText(Zeroizing<String>);
 
 impl Row {
-    fn of(mesh: &Membership) -> Self {
+    fn of(mesh: &Membership, owner: &PublicKey) -> Self {
         Self {
             mesh_id: mesh.mesh_id.to_string(),
             member_id: mesh.member_id.to_string(),
@@ -174,6 +187,7 @@ impl Row {
             secret_key: SecretText(mesh.identity.secret_hex()),
             broker_url: mesh.broker_url.ws(),
             joined_at: mesh.joined_at.clone(),
+            owner_pubkey: Some(owner.to_string()),
             rest: Map::new(),
         }
     }
@@ -245,6 +259,10 @@ mod tests {
         }
     }
 
+    fn owner() -> PublicKey {
+        Identity::from_seed([3; 32]).public()
+    }
+
     fn home() -> (tempfile::TempDir, Home) {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::at(dir.path().join("home"));
@@ -264,7 +282,7 @@ mod tests {
             "groups": [{"name": "g", "role": "lead"}], "later": {"deep": [1, null]}
         });
         private_file::write(&home.config_path(), before.to_string().as_bytes()).unwrap();
-        home.add(&membership("new", 1)).unwrap();
+        home.add(&membership("new", 1), &owner()).unwrap();
         assert!(home.remove(&MeshId::from_random([1; 32])).unwrap());
         let after: Value = serde_json::from_str(&private_file::read(&home.config_path()).unwrap().unwrap()).unwrap();
         assert_eq!(after, before);
@@ -274,13 +292,14 @@ mod tests {
     fn a_mesh_reads_back_as_it_was_added() {
         let (_dir, home) = home();
         let mesh = membership("team", 1);
-        home.add(&mesh).unwrap();
+        home.add(&mesh, &owner()).unwrap();
         let config = home.config().unwrap();
         let read = config.mesh(None).unwrap();
         assert_eq!((&read.mesh_id, &read.slug, &read.broker_url), (&mesh.mesh_id, &mesh.slug, &mesh.broker_url));
         assert_eq!(read.identity.public(), mesh.identity.public());
+        assert_eq!(config.owner(&mesh.mesh_id), Some(&owner()));
         assert!(!format!("{read:?}").contains(mesh.identity.secret_hex().as_str()));
-        assert!(matches!(home.add(&mesh), Err(Error::MeshKnown { .. })));
+        assert!(matches!(home.add(&mesh, &owner()), Err(Error::MeshKnown { .. })));
     }
 
     #[test]
@@ -300,7 +319,7 @@ mod tests {
         let home = &home;
         thread::scope(|scope| {
             for seed in 1..=8 {
-                scope.spawn(move || home.add(&membership(&format!("mesh-{seed}"), seed)).unwrap());
+                scope.spawn(move || home.add(&membership(&format!("mesh-{seed}"), seed), &owner()).unwrap());
             }
         });
         assert_eq!(home.config().unwrap().meshes.len(), 8);
@@ -309,7 +328,7 @@ mod tests {
     #[test]
     fn a_damaged_file_is_named_with_the_field() {
         let (_dir, home) = home();
-        home.add(&membership("team", 1)).unwrap();
+        home.add(&membership("team", 1), &owner()).unwrap();
         let text = private_file::read(&home.config_path()).unwrap().unwrap();
         let damaged = text.replace(&Identity::from_seed([1; 32]).public().to_string(), &"ab".repeat(32));
         private_file::write(&home.config_path(), damaged.as_bytes()).unwrap();

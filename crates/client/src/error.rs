@@ -72,6 +72,18 @@ pub enum Error {
         /// Where it is.
         config: PathBuf,
     },
+    /// The invite is for a mesh that we are a member of, and says another broker or owner than the configuration does.
+    #[error(
+        "the invite is for mesh \"{slug}\", which is here already, but says otherwise about it: {invited}; here: {known}"
+    )]
+    InviteDiffers {
+        /// The mesh, as it is called here.
+        slug: String,
+        /// Broker and owner of the invite.
+        invited: String,
+        /// Broker and owner of the configuration.
+        known: String,
+    },
     /// The owner's key of the mesh is not on this machine.
     #[error("the owner's key of mesh \"{slug}\" is not here: {} is missing", path.display())]
     NoOwnerKey {
@@ -203,7 +215,7 @@ impl Error {
             Self::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Kind::Permission,
             Self::NoHome | Self::File { .. } | Self::BadFile { .. } | Self::Inbox { .. } => Kind::Io,
             Self::NoSuchMesh { .. } | Self::NoOwnerKey { .. } => Kind::NotFound,
-            Self::MeshKnown { .. } => Kind::Exists,
+            Self::MeshKnown { .. } | Self::InviteDiffers { .. } => Kind::Exists,
             Self::WhichMesh { .. }
             | Self::BadUrl { .. }
             | Self::BadLink(_)

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use claudemesh_proto::DisplayName;
+use claudemesh_keys::fingerprint;
 use claudemesh_proto::invite::{Join, Joined};
-use claudemesh_proto::text::from_base64url;
+use claudemesh_proto::text::{from_base64url, one_line};
+use claudemesh_proto::{DisplayName, PublicKey};
 
+use crate::broker_url::BrokerUrl;
 use crate::clock::now;
 use crate::config::Membership;
 use crate::error::{Error, Result};
@@ -26,11 +28,16 @@ pub enum Joining {
 /// written down before anything is sent; after an attempt whose outcome is not known, the next one uses the same key.
 ///
 /// # Errors
-/// [`Error::MeshKnown`] when another mesh of that name is there, [`Error::HttpRefused`] with the broker's word.
+/// [`Error::MeshKnown`] when another mesh of that name is there, [`Error::InviteDiffers`] when the mesh is there with another
+/// broker or owner: anybody can sign an invite with its id in it. [`Error::HttpRefused`] with the broker's word.
 pub async fn join(home: &Home, invite: &Invite, display_name: &DisplayName) -> Result<Joining> {
     let config = home.config()?;
     if let Some(mesh) = config.meshes.iter().find(|mesh| mesh.mesh_id == invite.mesh_id) {
-        return Ok(Joining::Already(mesh.clone()));
+        return match config.owner(&mesh.mesh_id) {
+            Some(owner) if *owner != invite.owner => Err(differs(invite, mesh, Some(owner))),
+            owner if mesh.broker_url != invite.broker => Err(differs(invite, mesh, owner)),
+            _ => Ok(Joining::Already(mesh.clone())),
+        };
     }
     if config.meshes.iter().any(|mesh| mesh.slug == invite.slug) {
         return Err(Error::MeshKnown { slug: invite.slug.clone(), config: home.config_path() });
@@ -57,7 +64,69 @@ pub async fn join(home: &Home, invite: &Invite, display_name: &DisplayName) -> R
         joined_at: now().to_string(),
         identity: Arc::new(identity),
     };
-    home.add(&mesh)?;
+    home.add(&mesh, &invite.owner)?;
     private_file::remove(&home.joining_path(&mesh.mesh_id))?;
     Ok(Joining::Joined(mesh))
+}
+
+fn differs(invite: &Invite, mesh: &Membership, owner: Option<&PublicKey>) -> Error {
+    let side = |broker: &BrokerUrl, owner: Option<&PublicKey>| {
+        let owner = owner.map_or_else(|| "not known".into(), fingerprint);
+        format!("broker {broker}, owner's key {owner}")
+    };
+    Error::InviteDiffers {
+        slug: one_line(&mesh.slug),
+        invited: side(&invite.broker, Some(&invite.owner)),
+        known: side(&mesh.broker_url, owner),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use claudemesh_keys::Identity;
+    use claudemesh_proto::{MemberId, MemberRole};
+
+    use super::*;
+
+    fn invite(owner: u8, broker: &str) -> Invite {
+        Invite {
+            token: String::new(),
+            mesh_id: "mesh1".parse().unwrap(),
+            slug: "team".into(),
+            broker: broker.parse().unwrap(),
+            role: MemberRole::Member,
+            owner: Identity::from_seed([owner; 32]).public(),
+            expires_at: now(),
+            foreign_host: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn an_invite_that_tells_another_story_about_a_known_mesh_is_refused_and_names_both() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::at(dir.path().join("home"));
+        let mesh = Membership {
+            mesh_id: "mesh1".parse().unwrap(),
+            member_id: MemberId::from_random([1; 32]),
+            slug: "team".into(),
+            name: "team".into(),
+            broker_url: "wss://evil.example/ws".parse().unwrap(),
+            joined_at: String::new(),
+            identity: Arc::new(Identity::from_seed([1; 32])),
+        };
+        home.add(&mesh, &Identity::from_seed([6; 32]).public()).unwrap();
+        let name = "Ben".parse().unwrap();
+        let same = join(&home, &invite(6, "wss://evil.example/ws"), &name).await;
+        assert!(matches!(same, Ok(Joining::Already(_))), "{same:?}");
+        for (owner, broker) in
+            [(7, "wss://evil.example/ws"), (6, "wss://good.example/ws"), (7, "wss://good.example/ws")]
+        {
+            let refused = join(&home, &invite(owner, broker), &name).await.unwrap_err().to_string();
+            for seed in [6, owner] {
+                let shown = fingerprint(&Identity::from_seed([seed; 32]).public());
+                assert!(refused.contains(&shown), "{refused}");
+            }
+            assert!(refused.contains(broker) && refused.contains("wss://evil.example/ws"), "{refused}");
+        }
+    }
 }

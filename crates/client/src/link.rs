@@ -25,6 +25,8 @@ pub struct Invite {
     pub owner: PublicKey,
     /// Until when it can be used.
     pub expires_at: Timestamp,
+    /// The host of the link when it is not the broker's: whoever gave it away may show one and lead to the other.
+    pub foreign_host: Option<String>,
 }
 
 /// Why an invite cannot be used.
@@ -108,13 +110,27 @@ impl Invite {
         if expires_at < now {
             return Err(BadLink::Expired(expires_at));
         }
-        Ok(Self { token: token.to_owned(), mesh_id, slug, broker, role, owner, expires_at })
+        let foreign_host = host_of(link).filter(|host| host != broker.host()).map(|host| one_line(&host));
+        Ok(Self { token: token.to_owned(), mesh_id, slug, broker, role, owner, expires_at, foreign_host })
     }
 }
 
 fn websocket(text: &str) -> Option<BrokerUrl> {
     let is_websocket = text.starts_with("ws://") || text.starts_with("wss://");
     text.parse().ok().filter(|_| is_websocket)
+}
+
+/// The host of a web link, as a browser would read it.
+fn host_of(link: &str) -> Option<String> {
+    let link = link.trim();
+    let rest = link.strip_prefix("https://").or_else(|| link.strip_prefix("http://"))?;
+    let authority = rest.split_once('/').map_or(rest, |(authority, _)| authority);
+    let host = authority.rsplit_once('@').map_or(authority, |(_user, host)| host);
+    let host = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    Some(host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase())
 }
 
 /// `xx/join/…` and `join/…` are the same.
@@ -222,6 +238,22 @@ mod tests {
             (invite.slug.as_str(), invite.role, invite.broker.ws().as_str()),
             ("team", MemberRole::Member, "wss://h.example/ws")
         );
+    }
+
+    #[test]
+    fn a_link_that_shows_another_host_than_the_brokers_is_told() {
+        let token = signed(|_| ());
+        for (start, foreign) in [
+            ("https://h.example/join/", None),
+            ("http://H.example:7900/join/", None),
+            ("ic://join/", None),
+            ("", None),
+            ("https://good.example/join/", Some("good.example")),
+            ("https://h.example@good.example:1/join/", Some("good.example")),
+        ] {
+            let invite = Invite::read(&format!("{start}{token}"), Timestamp::from_millis(0)).unwrap();
+            assert_eq!(invite.foreign_host.as_deref(), foreign, "{start}");
+        }
     }
 
     #[test]

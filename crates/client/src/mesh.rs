@@ -59,7 +59,7 @@ pub async fn create(home: &Home, creation: &Creation) -> Result<Membership> {
         joined_at: now().to_string(),
         identity: Arc::new(keys.member),
     };
-    home.add(&mesh)?;
+    home.add(&mesh, &owner)?;
     private_file::remove(&home.creation_path(slug))?;
     Ok(mesh)
 }
@@ -130,7 +130,7 @@ mod tests {
         let broker = answering(mesh.as_str(), "later").await;
         for is_member in [false, true] {
             if is_member {
-                home.add(&membership(&mesh)).unwrap();
+                home.add(&membership(&mesh), &owner.public()).unwrap();
             }
             let refused = create(&home, &creation(&broker.url)).await;
             assert!(matches!(refused, Err(Error::Protocol(_))), "{refused:?}");

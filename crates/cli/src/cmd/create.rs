@@ -1,6 +1,7 @@
 //! `claudemesh create`
 
 use claudemesh_client::Creation;
+use claudemesh_keys::fingerprint;
 use serde_json::json;
 
 use crate::args::Create;
@@ -25,6 +26,9 @@ pub(crate) async fn run(context: &Context, asked: Create) -> anyhow::Result<()> 
         .output
         .data(&value, |output| format!("Created mesh {} as {}.", output.bold(&mesh.slug), creation.display_name))?;
     context.output.notice(&format!("The owner's key is in {}; it signs invites, so keep a copy.", owner.display()));
+    if let Some(key) = context.config()?.owner(&mesh.mesh_id) {
+        context.output.notice(&format!("Owner's key: {}; who joins sees the same.", fingerprint(key)));
+    }
     context.output.notice("Next: claudemesh invite");
     Ok(())
 }

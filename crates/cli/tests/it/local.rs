@@ -148,6 +148,19 @@ fn a_broker_that_is_not_there_is_a_network_failure_and_keys_stay_for_the_next_at
 }
 
 #[test]
+fn an_invite_that_leads_elsewhere_is_said_so() {
+    let user = member();
+    let said = user.run(&["join", &link(|_| ())]);
+    let warning =
+        "warning: the link shows broker.example, but the invite leads to the broker ws://127.0.0.1:1/ws\nerror: ";
+    assert!(said.stderr.starts_with(warning), "{said:?}");
+    let said = user.run(&["join", &link(|payload| payload.mesh_id = "m1".into())]);
+    assert_eq!(said.code, 6, "{said:?}");
+    assert!(said.stderr.contains("says otherwise about it: broker ws://127.0.0.1:1/ws, owner's key "), "{said:?}");
+    assert!(said.stderr.contains("; here: broker ws://127.0.0.1:"), "{said:?}");
+}
+
+#[test]
 fn invite_without_the_owners_key_names_the_missing_file() {
     let user = member();
     let said = user.run(&["invite"]);

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::Child;
 
+use claudemesh_keys::fingerprint;
 use serde_json::Value;
 
 use crate::broker::Broker;
@@ -174,7 +175,10 @@ fn what_people_see() {
     seen.push(got);
     seen.push(ben.run(&["inbox"]));
     let home = anna.home().to_string_lossy().into_owned();
+    let owner = fingerprint(&text(&ben.json_one(&["join", "team"])["ownerPubkey"]).parse().unwrap());
+    let broker_url = text(&ben.json_one(&["list"])["meshes"][0]["brokerUrl"]).to_owned();
     let changing = [(home.as_str(), "HOME"), (&mesh, "MESH-ID"), (&id, "MESSAGE-ID"), (&at, "TIME"), (&key, "KEY")];
+    let changing = [&changing[..], &[(&owner, "FINGERPRINT"), (&broker_url, "BROKER")]].concat();
     let seen: Vec<_> = seen.iter().map(|said| said.without(&changing)).collect();
     insta::assert_snapshot!(seen.join("\n"));
     assert_eq!(invite.code, 0);
