@@ -140,8 +140,9 @@ async fn what_a_lost_answer_held_is_handed_out_again_in_order(ground: &Ground) {
     // As when the database commits and its answer does not come through.
     assert_eq!(town.bob_gets(&connection).await, ["a", "b"]);
     town.tell_bob("c").await;
+    let other = fresh_connection();
     let retry = |connection| Claim { is_retry: true, ..town.wish(town.bob.recipient(), connection) };
-    assert_eq!(texts(&store.claim(retry(&fresh_connection())).await.await.unwrap()), ["c"], "what others hold stays theirs");
+    assert_eq!(texts(&store.claim(retry(&other)).await.await.unwrap()), ["c"], "what others hold stays theirs");
     assert_eq!(texts(&store.claim(retry(&connection)).await.await.unwrap()), ["a", "b"]);
     store.close().await;
 }
