@@ -71,7 +71,8 @@ impl Inbox {
     /// Opens the inbox of a mesh, creating it when it is missing.
     ///
     /// # Errors
-    /// [`Error::TooOpen`] when others may read it, [`Error::Inbox`] when SQLite cannot.
+    /// [`Error::TooOpen`] when others may read it, [`Error::BadFile`] when it is another mesh's, [`Error::Inbox`] when SQLite
+    /// cannot.
     pub async fn open(home: &Home, mesh: &MeshId) -> Result<Self> {
         home.make()?;
         let path = home.inbox_path(mesh);
@@ -84,7 +85,7 @@ impl Inbox {
             .busy_timeout(Duration::from_secs(10));
         let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await;
         let inbox = Self { pool: pool.map_err(failed(&path))?, path };
-        inbox.prepare().await?;
+        inbox.prepare(mesh).await?;
         Ok(inbox)
     }
 
@@ -139,22 +140,29 @@ impl Inbox {
         self.pool.close().await;
     }
 
-    async fn prepare(&self) -> Result<()> {
+    async fn prepare(&self, mesh: &MeshId) -> Result<()> {
         let prepared = async {
             let mut transaction = self.pool.begin_with("begin immediate").await?;
             let version: i64 = sqlx::query_scalar("pragma user_version").fetch_one(&mut *transaction).await?;
+            if version > 2 {
+                return Ok(Err(format!("its schema is version {version}, this program knows 2")));
+            }
             if version == 0 {
                 sqlx::raw_sql(SCHEMA).execute(&mut *transaction).await?;
             }
-            transaction.commit().await.map(|()| version)
+            if version < 2 {
+                sqlx::raw_sql(SCHEMA_2).execute(&mut *transaction).await?;
+                sqlx::query("insert into mesh (mesh_id) values ($1)")
+                    .bind(mesh.as_str())
+                    .execute(&mut *transaction)
+                    .await?;
+            }
+            let owner: String = sqlx::query_scalar("select mesh_id from mesh").fetch_one(&mut *transaction).await?;
+            transaction.commit().await?;
+            Ok(if owner == mesh.as_str() { Ok(()) } else { Err(format!("it belongs to mesh {owner}, not to {mesh}")) })
         };
-        match prepared.await.map_err(failed(&self.path))? {
-            0 | 1 => Ok(()),
-            later => Err(Error::BadFile {
-                path: self.path.clone(),
-                why: format!("its schema is version {later}, this program knows 1"),
-            }),
-        }
+        let prepared = prepared.await.map_err(failed(&self.path))?;
+        prepared.map_err(|why| Error::BadFile { path: self.path.clone(), why })
     }
 
     fn letters(&self, rows: &[SqliteRow]) -> Result<Vec<Letter>> {
@@ -234,6 +242,12 @@ create index letter_unshown on letter (position) where shown_at is null;
 pragma user_version = 1;
 ";
 
+/// Whose inbox it is, one row: ids that differ only in letter case are one file on some disks.
+const SCHEMA_2: &str = "
+create table mesh (mesh_id text not null) strict;
+pragma user_version = 2;
+";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -273,6 +287,17 @@ mod tests {
         assert_eq!(again.unshown().await.unwrap(), std::slice::from_ref(&sealed));
         assert_eq!(again.latest(1).await.unwrap(), [sealed]);
         assert_eq!(again.latest(10).await.unwrap(), both);
+    }
+
+    #[tokio::test]
+    async fn the_file_of_another_mesh_is_refused() {
+        let (_dir, home, inbox) = inbox().await;
+        inbox.close().await;
+        let (mine, other) = (MeshId::from_random([1; 32]), MeshId::from_random([2; 32]));
+        std::fs::copy(home.inbox_path(&mine), home.inbox_path(&other)).unwrap();
+        let refused = Inbox::open(&home, &other).await.map(drop);
+        assert!(matches!(refused, Err(Error::BadFile { .. })), "{refused:?}");
+        assert!(Inbox::open(&home, &mine).await.is_ok());
     }
 
     #[cfg(unix)]
