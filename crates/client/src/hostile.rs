@@ -6,7 +6,7 @@ use claudemesh_keys::Identity;
 use claudemesh_proto::hello::Place;
 use claudemesh_proto::{MemberId, MeshId};
 use futures_util::{SinkExt, StreamExt};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -92,6 +92,16 @@ impl Hostile {
         });
         Self { url, _task: task }
     }
+}
+
+/// A message that cannot be opened.
+pub(crate) fn push(number: usize) -> String {
+    let message_id = format!("{number:032}");
+    json!({
+        "type": "push", "messageId": message_id, "meshId": "m1", "senderPubkey": "ab", "priority": "now", "nonce": "",
+        "ciphertext": "", "createdAt": "2026-01-02T03:04:05.678Z"
+    })
+    .to_string()
 }
 
 /// Reads to the end of the body, because a closed socket with something unread in it loses the answer.

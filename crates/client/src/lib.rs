@@ -61,5 +61,5 @@ pub use message::{Draft, is_permanent};
 pub use message_id::client_message_id;
 pub use owner::OwnerKey;
 pub use place::{here, hostname};
-pub use receive::keep;
+pub use receive::{BATCH, Bound, Fetched, fetch, keep};
 pub use resolve::{Addressee, Roster, Unresolved};

@@ -1,12 +1,65 @@
 //! From a push to a letter in the inbox. The order is the promise: opened, then committed, then acknowledged.
 
+use std::time::Duration;
+
 use claudemesh_proto::message::Push;
+use tokio::time::timeout;
 
 use crate::cipher::Cipher;
 use crate::clock::now;
-use crate::connection::Connection;
-use crate::error::Result;
+use crate::connection::{Connection, Ended, Pushes};
+use crate::error::{Error, Result};
 use crate::inbox::{Inbox, Letter};
+
+/// Messages that are opened, committed and acknowledged together: the most that a broker hands over before it wants acks.
+pub const BATCH: usize = 256;
+
+/// How much one [`fetch`] takes: others may go on writing meanwhile, and it must end.
+#[derive(Debug, Clone, Copy)]
+pub struct Bound {
+    /// For how long.
+    pub time: Duration,
+    /// How many messages, give or take a [`BATCH`].
+    pub messages: usize,
+}
+
+/// How a [`fetch`] ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fetched {
+    /// Nothing more came.
+    All,
+    /// The bound was reached before that.
+    Part,
+}
+
+/// Keeps what the broker hands over until nothing more comes, within `bound`.
+///
+/// # Errors
+/// Those of [`keep`], and [`Error::Ended`] when the connection ends first.
+pub async fn fetch(
+    inbox: &Inbox,
+    cipher: &Cipher,
+    connection: &Connection,
+    pushes: &mut Pushes,
+    bound: Bound,
+) -> Result<Fetched> {
+    // A window of messages and the next one are a way there and back apart.
+    let quiet = QUIET_FOR + 3 * connection.round_trip();
+    let taking = async {
+        let mut taken = 0;
+        while taken < bound.messages {
+            let Ok(batch) = timeout(quiet, pushes.next_many(BATCH)).await else { return Ok(Fetched::All) };
+            if batch.is_empty() {
+                return Err(Error::Ended(connection.ended().unwrap_or(Ended::ByUs)));
+            }
+            taken += batch.len();
+            keep(inbox, cipher, connection, batch).await?;
+        }
+        Ok(Fetched::Part)
+    };
+    // Whatever this interrupts is not lost: what is not kept is not acknowledged either, and comes again.
+    timeout(bound.time, taking).await.unwrap_or(Ok(Fetched::Part))
+}
 
 /// Opens what was handed over, commits it to the inbox in one transaction, and acknowledges it. Returns what is new; a
 /// redelivery is acknowledged again and not kept twice. The broker's events are not mail, and are passed over.
@@ -27,4 +80,55 @@ pub async fn keep(
         connection.ack(push).await?;
     }
     Ok(new)
+}
+
+/// How long nothing must come before the broker is taken to have handed over everything.
+const QUIET_FOR: Duration = Duration::from_millis(300);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use claudemesh_keys::Identity;
+    use claudemesh_proto::MeshId;
+
+    use super::*;
+    use crate::home::Home;
+    use crate::hostile::{Hostile, WELCOME, push};
+
+    /// Hands over a message, and for each ack another, `last` in all.
+    async fn fetch_from(last: usize, bound: Bound) -> (Result<Fetched>, usize) {
+        let count = Arc::new(AtomicUsize::new(0));
+        let broker = Hostile::web_socket(move |_, asked| {
+            let number = count.fetch_add(1, Ordering::Relaxed);
+            let next = (number < last).then(|| push(number));
+            let welcome = (asked["type"] == "hello").then(|| WELCOME.to_owned());
+            Some(welcome.into_iter().chain(next).collect())
+        })
+        .await;
+        let dir = tempfile::tempdir().unwrap();
+        let inbox = Inbox::open(&Home::at(dir.path().join("home")), &MeshId::from_random([1; 32])).await.unwrap();
+        let cipher = Cipher::new(Arc::new(Identity::from_seed([1; 32])));
+        let (connection, mut pushes) = broker.dial().open().await.unwrap();
+        let fetched = fetch(&inbox, &cipher, &connection, &mut pushes, bound).await;
+        (fetched, inbox.unshown().await.unwrap().len())
+    }
+
+    #[tokio::test]
+    async fn fetching_ends_when_nothing_more_comes() {
+        let bound = Bound { time: Duration::from_mins(1), messages: 10_000 };
+        let (fetched, kept) = fetch_from(3, bound).await;
+        assert_eq!((fetched.unwrap(), kept), (Fetched::All, 3));
+    }
+
+    #[tokio::test]
+    async fn fetching_ends_also_when_messages_never_do() {
+        let (fetched, kept) = fetch_from(usize::MAX, Bound { time: Duration::from_mins(1), messages: 5 }).await;
+        assert_eq!((fetched.unwrap(), kept), (Fetched::Part, 5));
+        let (fetched, kept) =
+            fetch_from(usize::MAX, Bound { time: Duration::from_millis(500), messages: usize::MAX }).await;
+        assert_eq!(fetched.unwrap(), Fetched::Part);
+        assert!(kept > 0);
+    }
 }

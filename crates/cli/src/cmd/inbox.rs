@@ -7,12 +7,12 @@ use std::pin::pin;
 use std::time::Duration;
 
 use claudemesh_client::{
-    Body, Cipher, Connection, Dial, Ended, Error, Inbox, Letter, MAIL, Membership, Pushes, keep, now,
+    BATCH, Body, Bound, Cipher, Connection, Dial, Ended, Error, Fetched, Inbox, Letter, MAIL, Membership, Pushes,
+    fetch, keep, now,
 };
 use claudemesh_proto::Priority;
 use claudemesh_proto::text::{many_lines, one_line};
 use serde_json::{Value, json};
-use tokio::time::timeout;
 
 use crate::args;
 use crate::context::Context;
@@ -37,28 +37,24 @@ struct Desk<'a> {
 impl Desk<'_> {
     /// Fetches what there is and shows it; what is here is shown also when nothing can be fetched.
     async fn once(&self, asked: &args::Inbox) -> anyhow::Result<()> {
-        let fetched = if asked.local { Ok(()) } else { self.fetch().await };
+        let fetched = if asked.local { Ok(Fetched::All) } else { self.fetch().await };
         let letters = if asked.all { self.inbox.latest(asked.limit).await? } else { self.inbox.unshown().await? };
         self.show(&letters).await?;
-        fetched?;
+        let fetched = fetched?;
         if letters.is_empty() {
             self.context.output.notice(if asked.all { "No messages." } else { "No new messages." });
+        }
+        if fetched == Fetched::Part {
+            self.context.output.notice("There is more: claudemesh inbox fetches it, --wait goes on until interrupted.");
         }
         Ok(())
     }
 
-    async fn fetch(&self) -> anyhow::Result<()> {
+    async fn fetch(&self) -> anyhow::Result<Fetched> {
         let (connection, mut pushes) = Dial::member(&self.mesh, MAIL)?.open().await?;
-        // A window of messages and the next one are a way there and back apart.
-        let quiet = QUIET_FOR + 3 * connection.round_trip();
-        while let Ok(batch) = timeout(quiet, pushes.next_many(BATCH)).await {
-            if batch.is_empty() {
-                return Err(Error::Ended(connection.ended().unwrap_or(Ended::ByUs)).into());
-            }
-            keep(&self.inbox, &self.cipher, &connection, batch).await?;
-        }
+        let fetched = fetch(&self.inbox, &self.cipher, &connection, &mut pushes, BOUND).await?;
         connection.close().await;
-        Ok(())
+        Ok(fetched)
     }
 
     /// Shows what comes until the process is told to stop.
@@ -163,11 +159,8 @@ async fn interrupted() {
     let _ = tokio::signal::ctrl_c().await;
 }
 
-/// How long nothing must come before the broker is taken to have handed over everything.
-const QUIET_FOR: Duration = Duration::from_millis(300);
-
-/// Messages that are opened, committed and acknowledged together: the most that a broker hands over before it wants acks.
-const BATCH: usize = 256;
+/// What one `inbox` fetches. Others may write without end; whoever wants to listen without end says `--wait`.
+const BOUND: Bound = Bound { time: Duration::from_mins(1), messages: 10_000 };
 
 #[cfg(test)]
 mod tests {

@@ -127,10 +127,13 @@ impl Connection {
     /// Sends a Close frame behind everything said so far and waits, for at most 5 s, until the broker has answered it: by
     /// then it has processed everything before.
     pub async fn close(&self) {
-        if self.queue.send(Outgoing::Close).await.is_ok() {
-            // A broker that does not answer in time is left alone; there is nothing more to do for it.
-            let _ = timeout(CLOSE_TIMEOUT, self.queue.closed()).await;
-        }
+        let closing = async {
+            if self.queue.send(Outgoing::Close).await.is_ok() {
+                self.queue.closed().await;
+            }
+        };
+        // A broker that does not read or answer in time is left alone; there is nothing more to do for it.
+        let _ = timeout(CLOSE_TIMEOUT, closing).await;
     }
 
     async fn say(&self, text: String) -> Result<()> {

@@ -140,19 +140,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::hostile::{Hostile, WELCOME};
+    use crate::hostile::{Hostile, WELCOME, push};
 
     async fn open(broker: &Hostile) -> Result<(Connection, Pushes)> {
         broker.dial().open().await
-    }
-
-    fn push(number: usize) -> String {
-        let message_id = format!("{number:032}");
-        json!({
-            "type": "push", "messageId": message_id, "meshId": "m1", "senderPubkey": "ab", "priority": "now", "nonce": "",
-            "ciphertext": "", "createdAt": "2026-01-02T03:04:05.678Z"
-        })
-        .to_string()
     }
 
     #[tokio::test]
