@@ -1,14 +1,14 @@
 //! The mail of one connection: when to ask the store for it, what to do with the answer, what to ask for again.
 //!
 //! It asks when somebody rang and there is room, one question per kind of mail at a time. Two answers are on their way at most, and
-//! an answer that is lost is asked for again a second later; rows that were claimed in vain come free with their leases.
+//! a question without an answer is put again a second later: rows that it took all the same are handed out then, in their order.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use claudemesh_proto::limits::MAX_EXT_BYTES;
 use claudemesh_proto::message::ClientAck;
-use claudemesh_store::{Claim, Claimed, DeliveryId, Pending, Recipient, Reclaim, Release, StoreError};
+use claudemesh_store::{Claim, Claimed, DeliveryId, Pending, Recipient, Reclaim, Release, Ring, StoreError};
 
 use crate::app::App;
 use crate::calls::Live;
@@ -28,8 +28,18 @@ pub(crate) struct Mail {
     look: bool,
     /// Some of it may be older than what was claimed last.
     from_start: bool,
+    /// A question got no answer, and may have taken rows all the same.
+    is_unanswered: bool,
     /// Nothing is asked before this.
     look_from: Instant,
+}
+
+/// What a connection that is gone could not give back.
+pub(crate) struct Leftover {
+    release: Release,
+    is_unanswered: bool,
+    lease: Duration,
+    recipients: Vec<Recipient>,
 }
 
 /// A question on its way.
@@ -53,6 +63,7 @@ impl Mail {
             asked: VecDeque::new(),
             look: true,
             from_start: false,
+            is_unanswered: false,
             look_from: if needs_a_moment { now + A_MOMENT } else { now },
         }
     }
@@ -72,6 +83,7 @@ impl Mail {
         if std::mem::take(&mut self.from_start) {
             self.mailbox.look_from_start();
         }
+        let is_retry = std::mem::take(&mut self.is_unanswered);
         let takes = app.hub.takes(&live.mesh_id, live.seat.presence_id());
         let member = takes.member.then(|| (Slot::Member, Recipient::Member(live.member_id.clone())));
         let session = takes.session.map(|key| (Slot::Session, Recipient::Session(key)));
@@ -88,6 +100,7 @@ impl Mail {
                 max_rows,
                 max_bytes,
                 lease: self.mailbox.lease(),
+                is_retry,
             };
             let answer = app.store.claim(claim).await;
             let question = Question::Next { slot, max_rows, max_bytes };
@@ -123,6 +136,7 @@ impl Mail {
     pub(crate) fn take(&mut self, app: &App, answer: Result<Vec<Claimed>, StoreError>) -> Vec<Claimed> {
         let Some(Asked { question, .. }) = self.asked.pop_front() else { return Vec::new() };
         let Ok(claimed) = answer else {
+            self.is_unanswered |= matches!(question, Question::Next { .. });
             self.look = true;
             self.look_from = app.clock.instant() + RETRY;
             return Vec::new();
@@ -166,19 +180,37 @@ impl Mail {
         lease_end.into_iter().chain(first_look).min()
     }
 
-    /// Lets go of everything, also of what is still being claimed.
-    pub(crate) async fn release(&mut self, app: &App, live: &Live) {
-        for Asked { answer, .. } in std::mem::take(&mut self.asked) {
+    /// Lets go of everything, also of what is still being claimed; what the store did not take back.
+    pub(crate) async fn release(&mut self, app: &App, live: &Live) -> Option<Leftover> {
+        for Asked { answer, question } in std::mem::take(&mut self.asked) {
             let now = app.clock.now();
-            for row in &answer.await.unwrap_or_default() {
-                self.mailbox.take(None, row, now);
+            match answer.await {
+                Ok(rows) => rows.iter().for_each(|row| self.mailbox.take(None, row, now)),
+                Err(_) => self.is_unanswered |= matches!(question, Question::Next { .. }),
             }
         }
-        let held = self.mailbox.give_back();
-        if !held.is_empty() {
-            let (mesh_id, connection) = (live.mesh_id.clone(), live.seat.connection().clone());
-            // Should this fail, the claims end with their leases.
-            let _ = app.store.release(Release { mesh_id, connection, held }).await.await;
+        let (mesh_id, connection) = (live.mesh_id.clone(), live.seat.connection().clone());
+        let release = Release { mesh_id, connection, held: self.mailbox.give_back() };
+        let is_released = release.held.is_empty() || app.store.release(release.clone()).await.await.is_ok();
+        let session = (live.sender_pubkey != live.member_pubkey).then_some(Recipient::Session(live.sender_pubkey));
+        let recipients = std::iter::once(Recipient::Member(live.member_id.clone())).chain(session).collect();
+        let (is_unanswered, lease) = (self.is_unanswered, self.mailbox.lease());
+        (!is_released || is_unanswered).then_some(Leftover { release, is_unanswered, lease, recipients })
+    }
+}
+
+impl Leftover {
+    /// Gives it back once the store can take it. Nobody would look for it otherwise: a lease that ends rings for nobody.
+    pub(crate) async fn give_back(self, app: &App) {
+        while !self.release.held.is_empty() && app.store.release(self.release.clone()).await.await.is_err() {
+            tokio::time::sleep(RETRY).await;
+        }
+        if self.is_unanswered {
+            // Which rows these are is not known; they are free when the lease has ended that they were asked for.
+            tokio::time::sleep(self.lease).await;
+            let ring = |recipient| Ring { mesh_id: self.release.mesh_id.clone(), recipient, from_start: true };
+            let rings: Vec<Ring> = self.recipients.into_iter().map(ring).collect();
+            app.hub.ring(&rings);
         }
     }
 }

@@ -27,7 +27,7 @@ use crate::calls::{self, Live, message};
 use crate::edge::greet::{self, Greeted};
 use crate::edge::guests::Guest;
 use crate::edge::line::{Incoming, Line, Stuck};
-use crate::edge::mail::Mail;
+use crate::edge::mail::{Leftover, Mail};
 use crate::edge::server::Running;
 use crate::fault::Fault;
 use crate::hub::{Parting, SHUTTING_DOWN};
@@ -63,7 +63,9 @@ pub(crate) async fn serve(
     }
     let mut connection = Connection::new(Arc::clone(&running.app), line, *greeted);
     let end = connection.run().await;
-    Box::pin(connection.leave(end)).await;
+    if let Some(leftover) = Box::pin(connection.leave(end)).await {
+        running.stop.run_until_cancelled(leftover.give_back(&running.app)).await;
+    }
 }
 
 /// Why a connection ends.
@@ -335,9 +337,9 @@ impl Connection {
     }
 
     /// Lets go of all mail, gives the seat back, and says goodbye if there is somebody to say it to.
-    async fn leave(mut self, end: End) {
+    async fn leave(mut self, end: End) -> Option<Leftover> {
         // Whoever takes the mail next is told by the seat; what was held here is free by then, and comes before what is newer.
-        self.mail.release(&self.app, &self.live).await;
+        let leftover = self.mail.release(&self.app, &self.live).await;
         let parting = if matches!(end, End::Broken) { Parting::Broken } else { Parting::Closed };
         self.live.seat.leave(parting, self.app.clock.now());
         match end {
@@ -350,6 +352,7 @@ impl Connection {
             }
             End::Broken => {}
         }
+        leftover
     }
 }
 
