@@ -6,6 +6,7 @@
 //! - **D5**, order: on each receiving connection, what one sender sent in one priority class comes in the order of acceptance. A
 //!   message counts where it comes first on that connection: a redelivery restarts earlier, and is no disorder. Mail for a
 //!   member with several clients is not judged: what comes late to one of them may have come to another one first.
+//!   While the database fails, so do acknowledgements, and what was acknowledged in vain may come again at any time.
 //! - Nothing comes that nobody sent, changed, or to somebody else.
 //!
 //! Which of two messages was accepted first is known from the sender's ledger alone, in two cases: the one was acked before the
@@ -219,9 +220,10 @@ impl Court {
         for entry in &account.entries {
             match entry {
                 Entry::Received { message, connection, sender, priority, .. } => {
-                    noted.insert(message);
+                    let is_first = noted.insert(message);
                     let Some(placed) = self.receive(&account.name, owner, entry) else { continue };
-                    let is_judged = is_alone || placed.target != owner.member;
+                    let is_judged =
+                        (is_alone || placed.target != owner.member) && (is_first || self.trouble == Trouble::Broker);
                     if here.insert((*connection, message)) && is_judged {
                         let order = orders.entry((*connection, *sender, *priority)).or_default();
                         if let Some(after) = order.take(message, &placed) {
