@@ -40,6 +40,7 @@ const ENVELOPE: &str = "claudemesh-envelope";
 const STORE: &str = "claudemesh-store";
 const BROKER: &str = "claudemesh-broker";
 const CLIENT: &str = "claudemesh-client";
+const TESTKIT: &str = "claudemesh-testkit";
 const CLI: &str = "claudemesh";
 const REFEREE: &str = "claudemesh-referee";
 
@@ -97,7 +98,8 @@ const RULES: [Rule; 12] = [
 const ONLY_THROUGH: [(&str, &[&str]); 5] = [
     ("axum", &[BROKER]),
     ("async-nats", &[BROKER]),
-    ("libsqlite3-sys", &[STORE, CLIENT]),
+    // Tests look into the database themselves, by the same driver.
+    ("libsqlite3-sys", &[STORE, CLIENT, TESTKIT]),
     // Tests ask the referee; no program does.
     (REFEREE, &[]),
     ("libsodium-sys-stable", &[REFEREE]),
@@ -297,7 +299,7 @@ mod tests {
         refused(
             &[(BROKER, "sqlx")],
             "claudemesh-broker reaches libsqlite3-sys other than through \
-             claudemesh-store or claudemesh-client: claudemesh-broker → sqlx → libsqlite3-sys",
+             claudemesh-store or claudemesh-client or claudemesh-testkit: claudemesh-broker → sqlx → libsqlite3-sys",
         );
         let mut graph = graph(&[]);
         graph.sqlite_bindings.insert("libsql-ffi 0.9.0".into());
