@@ -99,7 +99,7 @@ fn refused_upgrade(error: &tungstenite::Error) -> String {
 async fn greet(socket: &mut Socket, hello: String) -> Result<(Box<HelloAck>, Vec<Box<Push>>)> {
     let lost = |error: tungstenite::Error| Error::Ended(Ended::Lost(error.to_string()));
     socket.send(Message::text(hello)).await.map_err(lost)?;
-    let mut early = Vec::new();
+    let (mut early, mut early_bytes) = (Vec::new(), 0);
     while let Some(message) = socket.next().await {
         let text = match message.map_err(lost)? {
             Message::Text(text) => text,
@@ -108,7 +108,10 @@ async fn greet(socket: &mut Socket, hello: String) -> Result<(Box<HelloAck>, Vec
         };
         match Incoming::read(&text) {
             // Handed over before the ack, as the existing broker may do; those that are too many come again.
-            Some(Incoming::Push(push)) if early.len() < PUSHES => early.push(push),
+            Some(Incoming::Push(push)) if early.len() < PUSHES && early_bytes <= MAX_INCOMING_BYTES => {
+                early_bytes += text.len();
+                early.push(push);
+            }
             Some(Incoming::Answer { answer, .. }) => match answer? {
                 BrokerFrame::HelloAck(welcome) => return Ok((welcome, early)),
                 BrokerFrame::Error(refusal) => {
@@ -132,8 +135,8 @@ async fn within<T>(what: &'static str, step: impl Future<Output = Result<T>>) ->
 /// How long connecting may take, and then again how long `hello_ack` may.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The limit both sides keep to, and a little, so that a broker at the limit is not cut off for its envelope.
-const MAX_INCOMING_BYTES: usize = MAX_FRAME_BYTES + (64 << 10);
+/// Messages keep to the limit of both sides; the list of a large mesh's peers may be longer, and needs this much at the most.
+const MAX_INCOMING_BYTES: usize = 16 * MAX_FRAME_BYTES;
 
 #[cfg(test)]
 mod tests {
@@ -165,7 +168,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_frame_larger_than_any_may_be_ends_the_connection() {
-        let broker = Hostile::web_socket(|_, _| Some(vec!["x".repeat(2 * MAX_FRAME_BYTES), WELCOME.to_owned()])).await;
+        let broker =
+            Hostile::web_socket(|_, _| Some(vec!["x".repeat(MAX_INCOMING_BYTES + 1), WELCOME.to_owned()])).await;
         let refused = open(&broker).await;
         assert!(matches!(refused, Err(Error::Ended(Ended::Lost(_)))), "{refused:?}");
     }
