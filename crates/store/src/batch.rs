@@ -1,39 +1,26 @@
 //! One batch of the journal: requests in, one synced transaction, outcomes out.
+//!
+//! A statement is a trip to the database's thread or server, and with one message in flight the trips are what it costs. So a batch
+//! first reads and decides, kind by kind, and then writes everything that it decided in one statement; only what claims take is
+//! read and marked after that.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use claudemesh_proto::{MeshId, Timestamp};
+use claudemesh_proto::{MeshId, PresenceId, Timestamp};
 
 use crate::crash::crash_point;
 use crate::db::{Db, Tx};
-use crate::delivery::{self, Claim, Claimed, Reclaim};
+use crate::delivery;
 use crate::error::Failure;
-use crate::message::{self, Appended, NewMessage};
+use crate::look_up::{Earlier, Endable, LOOK_UP, Named};
+use crate::message::{self, Accepted, Questions};
 use crate::recipient::Recipient;
-use crate::session::{self, Admission, Admitted};
-use crate::settle::{self, Release, Settle};
-use crate::sql::{Connection, Sql, json, sql};
-
-/// Something for the journal to write.
-#[derive(Debug)]
-pub(crate) enum Request {
-    Admit(Admission),
-    Append(Box<NewMessage>),
-    Claim(Claim),
-    Reclaim(Reclaim),
-    Settle(Settle),
-    Release(Release),
-}
-
-/// What became of a [`Request`].
-#[derive(Debug)]
-pub(crate) enum Outcome {
-    Admitted(Admitted),
-    Appended(Appended),
-    Claimed(Vec<Claimed>),
-    Done,
-}
+use crate::request::{Entry, Outcome, Sorted};
+use crate::session;
+use crate::settle::{self, Settle};
+use crate::sql::{Connection, Row, Sql, Value, json, sql, together};
+use crate::standing::{Rings, Standing};
 
 /// What stays the same for the life of a store.
 #[derive(Debug, Clone, Copy)]
@@ -64,8 +51,11 @@ pub(crate) struct Batch {
     pub(crate) now: Timestamp,
     heads: HashMap<MeshId, Head>,
     pub(crate) backlog: Backlog,
-    /// Whom to ring for, and whether from the start.
-    rings: HashMap<(MeshId, Recipient), bool>,
+    /// Deliveries that their recipients have.
+    pub(crate) ended: HashSet<i64>,
+    /// Deliveries that connections gave back.
+    pub(crate) freed: Vec<(i64, PresenceId)>,
+    rings: Rings,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -74,7 +64,7 @@ struct Head {
     changed: bool,
 }
 
-/// How the queues of recipients grow and shrink in this batch.
+/// How the queues of recipients grow and shrink.
 #[derive(Debug, Default)]
 pub(crate) struct Backlog(HashMap<(MeshId, Recipient), Change>);
 
@@ -84,128 +74,206 @@ pub(crate) struct Change {
     pub(crate) bytes: i64,
 }
 
+/// Adds to what is queued: mesh, recipient, rows, bytes.
+macro_rules! add_to_backlog {
+    () => {
+        "insert into backlog (mesh_id, recipient, queued_rows, queued_bytes) \
+         select r.value ->> 0, r.value ->> 1, cast(r.value ->> 2 as bigint), cast(r.value ->> 3 as bigint) from "
+    };
+    (tail) => {
+        " where true on conflict (mesh_id, recipient) do update set \
+         queued_rows = backlog.queued_rows + excluded.queued_rows, \
+         queued_bytes = backlog.queued_bytes + excluded.queued_bytes"
+    };
+}
+
 impl Backlog {
     pub(crate) fn change(&mut self, mesh: &MeshId, recipient: &Recipient) -> &mut Change {
         self.0.entry((mesh.clone(), recipient.clone())).or_default()
     }
 
+    /// The changes as rows of the table.
+    fn rows(&self) -> Vec<(&MeshId, String, i64, i64)> {
+        let changes = self.0.iter().filter(|(_, change)| **change != Change::default());
+        changes.map(|((mesh, to), change)| (mesh, to.to_string(), change.rows, change.bytes)).collect()
+    }
+
     /// Adds the changes to the table.
     pub(crate) async fn write(&self, connection: &mut Connection<'_>) -> sqlx::Result<()> {
-        const BACKLOG: Sql = sql!(
-            "insert into backlog (mesh_id, recipient, queued_rows, queued_bytes) \
-             select r.value ->> 0, r.value ->> 1, cast(r.value ->> 2 as bigint), cast(r.value ->> 3 as bigint) from ",
-            rows " where true on conflict (mesh_id, recipient) do update set \
-                   queued_rows = backlog.queued_rows + excluded.queued_rows, \
-                   queued_bytes = backlog.queued_bytes + excluded.queued_bytes"
-        );
-        let changes = self.0.iter().filter(|(_, change)| **change != Change::default());
-        let rows: Vec<_> =
-            changes.map(|((mesh, to), change)| (mesh, to.to_string(), change.rows, change.bytes)).collect();
+        const ADD: Sql = together!(write(add_to_backlog!(), "$1", add_to_backlog!(tail)));
+        let rows = self.rows();
         if !rows.is_empty() {
-            connection.execute(BACKLOG, &[(&json(&rows)?).into()]).await?;
+            connection.execute(ADD, &[(&json(&rows)?).into()]).await?;
         }
         Ok(())
     }
 }
 
-/// Writes a batch in one transaction. Outcomes are in the order of the requests, and true once this returns.
+/// Writes a batch in one transaction. Outcomes are in the order of the entries, and true once this returns.
+///
+/// Claims that waited for what this batch brings become entries of it.
 pub(crate) async fn commit(
     db: &Db,
     settings: Settings,
     now: Timestamp,
-    requests: &[&Request],
+    entries: &mut Vec<Entry>,
+    standing: &mut Standing,
 ) -> Result<(Vec<Outcome>, Vec<Ring>), Failure> {
     let tx = db.write().await.map_err(Failure::of_database)?;
-    let mut batch = Batch::begin(tx, settings, now, requests).await?;
-    let outcomes = batch.apply(requests).await?;
-    batch.write_heads().await?;
-    let Batch { mut tx, backlog, rings, .. } = batch;
-    backlog.write(&mut tx.connection()).await?;
-    crash_point("batch.written");
-    tx.commit().await.map_err(Failure::of_database)?;
+    let mut batch = Batch::begin(tx, settings, now, entries).await?;
+    let mut done = batch.change(&Sorted::of(entries)).await?;
+    entries.extend(standing.wake(&mut batch.rings));
+    done.extend(batch.hand_over(&Sorted::of(entries)).await?);
+    let Batch { tx, rings, .. } = batch;
+    let is_postgres = tx.is_postgres();
+    let committed = tx.commit().await;
+    // With SQLite's commit goes what is written, and the blame may be a row's.
+    committed.map_err(|error| if is_postgres { Failure::of_database(error) } else { error.into() })?;
     crash_point("batch.committed");
+    let mut outcomes: Vec<Outcome> = entries.iter().map(|_| Outcome::Done).collect();
+    for (index, outcome) in done {
+        if let Some(slot) = outcomes.get_mut(index) {
+            *slot = outcome;
+        }
+    }
     let rings = rings.into_iter().map(|((mesh_id, recipient), from_start)| Ring { mesh_id, recipient, from_start });
     Ok((outcomes, rings.collect()))
-}
-
-impl Request {
-    pub(crate) fn mesh_id(&self) -> &MeshId {
-        match self {
-            Self::Admit(admission) => &admission.mesh_id,
-            Self::Append(message) => &message.mesh_id,
-            Self::Claim(claim) => &claim.mesh_id,
-            Self::Reclaim(again) => &again.mesh_id,
-            Self::Settle(settle) => &settle.mesh_id,
-            Self::Release(release) => &release.mesh_id,
-        }
-    }
-
-    /// About how many bytes it puts into the values of a batch's statements.
-    pub(crate) fn weight(&self) -> usize {
-        /// Ids, keys and names.
-        const FIELDS: usize = 1024;
-        match self {
-            Self::Append(message) => FIELDS + usize::try_from(message.size_bytes()).unwrap_or(usize::MAX),
-            // It names rows, and they are read whatever they weigh: as much as a connection's window.
-            Self::Reclaim(_) => 1 << 20,
-            Self::Release(release) => FIELDS + release.held.len() * 64,
-            // What a claim reads has a limit of its own.
-            Self::Admit(_) | Self::Claim(_) | Self::Settle(_) => FIELDS,
-        }
-    }
-
-    /// A claim as far as [`Request::undo`] needs it; `None` for what hands out no rows.
-    pub(crate) fn without_rows(&self) -> Option<Self> {
-        match self {
-            Self::Claim(claim) => Some(Self::Claim(claim.clone())),
-            Self::Reclaim(Reclaim { mesh_id, connection, .. }) => {
-                let (mesh_id, connection) = (mesh_id.clone(), connection.clone());
-                Some(Self::Reclaim(Reclaim { mesh_id, connection, rows: Vec::new() }))
-            }
-            _ => None,
-        }
-    }
-
-    /// What frees the rows again that were handed to somebody who is gone.
-    pub(crate) fn undo(&self, outcome: Outcome) -> Option<Self> {
-        let Outcome::Claimed(rows) = outcome else { return None };
-        let (mesh_id, connection) = match self {
-            Self::Claim(claim) => (&claim.mesh_id, &claim.connection),
-            Self::Reclaim(again) => (&again.mesh_id, &again.connection),
-            _ => return None,
-        };
-        let held: Vec<_> = rows.into_iter().map(|row| (row.delivery, row.recipient)).collect();
-        (!held.is_empty())
-            .then(|| Self::Release(Release { mesh_id: mesh_id.clone(), connection: connection.clone(), held }))
-    }
 }
 
 impl Batch {
     /// Reads the heads of the meshes in the batch. On PostgreSQL this locks them, in the order of their ids: a mesh
     /// commits one batch at a time in the whole cluster, so what a batch reads stays true until it commits.
-    async fn begin(mut tx: Tx, settings: Settings, now: Timestamp, requests: &[&Request]) -> sqlx::Result<Self> {
+    async fn begin(mut tx: Tx, settings: Settings, now: Timestamp, entries: &[Entry]) -> sqlx::Result<Self> {
         const HEADS: Sql = sql!(
             "select h.mesh_id, h.message_seq, (extract(epoch from clock_timestamp()) * 1000)::bigint from mesh_head h \
              where h.mesh_id in (select * from jsonb_array_elements_text($1::text::jsonb)) order by h.mesh_id for update"
         );
-        let fresh =
-            |tx, now, heads| Self { tx, settings, now, heads, backlog: Backlog::default(), rings: HashMap::new() };
-        if !tx.is_postgres() {
-            // The one writer needs no lock, and learns a head with whatever else it reads: a statement of its own costs as much as
-            // all of a small batch's inserts.
-            return Ok(fresh(tx, now, HashMap::new()));
-        }
-        let mut meshes: Vec<&MeshId> = requests.iter().map(|request| request.mesh_id()).collect();
-        meshes.sort_unstable();
-        meshes.dedup();
-        let rows = tx.connection().rows(HEADS, &[(&json(&meshes)?).into()]).await?;
-        let mut heads = HashMap::with_capacity(rows.len());
+        let mut heads = HashMap::new();
         let mut clock = None;
-        for row in rows {
-            heads.insert(row.parsed(0)?, Head { message_seq: row.int(1)?, changed: false });
-            clock = clock.max(Some(Timestamp::from_millis(row.int(2)?)));
+        // SQLite's one writer needs no lock, and learns a head with whatever else it reads.
+        if tx.is_postgres() {
+            let mut meshes: Vec<&MeshId> = entries.iter().map(|(request, _)| request.mesh_id()).collect();
+            meshes.sort_unstable();
+            meshes.dedup();
+            for row in tx.connection().rows(HEADS, &[(&json(&meshes)?).into()]).await? {
+                heads.insert(row.parsed(0)?, Head { message_seq: row.int(1)?, changed: false });
+                clock = clock.max(Some(Timestamp::from_millis(row.int(2)?)));
+            }
         }
-        Ok(fresh(tx, clock.unwrap_or(now), heads))
+        Ok(Self {
+            tx,
+            settings,
+            now: clock.unwrap_or(now),
+            heads,
+            backlog: Backlog::default(),
+            ended: HashSet::new(),
+            freed: Vec::new(),
+            rings: Rings::new(),
+        })
+    }
+
+    /// Does every kind of request that changes something. Sessions find their owners first: acknowledgements and messages go by
+    /// who owns a key now.
+    async fn change(&mut self, sorted: &Sorted<'_>) -> sqlx::Result<Vec<(usize, Outcome)>> {
+        let (places, admissions) = split(&sorted.admissions);
+        let admitted = session::admit(self, &admissions).await?;
+        let mut done: Vec<_> = places.into_iter().zip(admitted.into_iter().map(Outcome::Admitted)).collect();
+        let (places, messages) = split(&sorted.messages);
+        let questions = Questions::of(&messages);
+        let (earlier, named, endable) = self.look_up(&questions, &sorted.settles).await?;
+        settle::settle(self, endable);
+        settle::release(self, &sorted.releases);
+        let (appended, accepted) = message::decide(self, &messages, &questions, (earlier, named))?;
+        done.extend(places.into_iter().zip(appended.into_iter().map(Outcome::Appended)));
+        self.write(&accepted).await?;
+        Ok(done)
+    }
+
+    async fn look_up(
+        &mut self,
+        questions: &Questions<'_>,
+        settles: &[&Settle],
+    ) -> sqlx::Result<(Vec<Earlier>, Vec<Named>, Vec<Endable>)> {
+        let (retries, targets) = (questions.retry_rows(), questions.target_rows());
+        let (held, by_message) = settle::rows(settles);
+        if targets.is_empty() && held.is_empty() && by_message.is_empty() {
+            return Ok((Vec::new(), Vec::new(), Vec::new()));
+        }
+        let rows = [json(&retries)?, json(&targets)?, json(&held)?, json(&by_message)?];
+        let values: Vec<Value<'_>> = rows.iter().map(Into::into).collect();
+        let row = self.connection().row(LOOK_UP, &values).await?.ok_or(sqlx::Error::RowNotFound)?;
+        let mut endable = row.folded(2)?;
+        endable.extend(row.folded::<Endable>(3)?);
+        Ok((row.folded(0)?, row.folded(1)?, endable))
+    }
+
+    /// Does the requests that ask for mail.
+    async fn hand_over(&mut self, sorted: &Sorted<'_>) -> sqlx::Result<Vec<(usize, Outcome)>> {
+        let (places, claims) = split(&sorted.claims);
+        let (again_places, reclaims) = split(&sorted.reclaims);
+        let outcomes = delivery::claim(self, &claims, &reclaims).await?;
+        Ok(places.into_iter().chain(again_places).zip(outcomes).collect())
+    }
+
+    /// Writes what was decided, in one statement.
+    async fn write(&mut self, accepted: &[Accepted<'_>]) -> sqlx::Result<()> {
+        const WRITE: Sql = together!(
+            ended: write(
+                "update delivery set state = 'delivered', ended_at = cast($1 as bigint), claim_incarnation = null, \
+                 claim_connection = null, claim_until = null from ",
+                "$2",
+                " where delivery.id = cast(r.value ->> 0 as bigint)"
+            );
+            freed: write(
+                "update delivery set claim_incarnation = null, claim_connection = null, claim_until = null from ",
+                "$3",
+                " where delivery.id = cast(r.value ->> 0 as bigint) \
+                 and coalesce(delivery.claim_connection, '') = r.value ->> 1"
+            );
+            accepted: write(
+                "insert into message (mesh_id, seq, id, sender_member_id, sender_pubkey, sender_name, target_spec, priority, \
+                 nonce, ciphertext, ext, client_message_id, request_fingerprint, created_at) \
+                 select r.value ->> 0, cast(r.value ->> 1 as bigint), r.value ->> 2, r.value ->> 3, r.value ->> 4, \
+                 r.value ->> 5, r.value ->> 6, r.value ->> 7, r.value ->> 8, r.value ->> 9, r.value ->> 10, r.value ->> 11, \
+                 r.value ->> 12, cast($1 as bigint) from ",
+                "$4",
+                ""
+            );
+            queued: write(
+                "insert into delivery (mesh_id, message_seq, recipient, member_id, priority, size_bytes) \
+                 select r.value ->> 0, cast(r.value ->> 1 as bigint), r.value ->> 2, r.value ->> 3, r.value ->> 4, \
+                 cast(r.value ->> 5 as bigint) from ",
+                "$5",
+                ""
+            );
+            heads: write(
+                "insert into mesh_head (mesh_id, message_seq) select r.value ->> 0, cast(r.value ->> 1 as bigint) from ",
+                "$6",
+                " where true on conflict (mesh_id) do update set message_seq = excluded.message_seq"
+            );
+            write(add_to_backlog!(), "$7", add_to_backlog!(tail))
+        );
+        let ended: Vec<(i64,)> = self.ended.iter().map(|id| (*id,)).collect();
+        // PostgreSQL changes a row once in a statement: what has ended need not be free.
+        let freed: Vec<_> = self.freed.iter().filter(|(id, _)| !self.ended.contains(id)).collect();
+        if accepted.is_empty() && ended.is_empty() && freed.is_empty() {
+            return Ok(());
+        }
+        let messages: Vec<_> = accepted.iter().map(Accepted::message_row).collect();
+        let deliveries: Vec<_> = accepted.iter().map(Accepted::delivery_row).collect();
+        let changed = self.heads.iter().filter(|(_, head)| head.changed);
+        let heads: Vec<_> = changed.map(|(mesh, head)| (mesh, head.message_seq)).collect();
+        let (ended, freed, messages) = (json(&ended)?, json(&freed)?, json(&messages)?);
+        let (deliveries, heads, backlog) = (json(&deliveries)?, json(&heads)?, json(&self.backlog.rows())?);
+        let now = self.now.as_millis().into();
+        let rows = [&ended, &freed, &messages, &deliveries, &heads, &backlog].map(Into::into);
+        let [ended, freed, messages, deliveries, heads, backlog] = rows;
+        self.connection().later(WRITE, &[now, ended, freed, messages, deliveries, heads, backlog]).await?;
+        if !self.freed.is_empty() {
+            crash_point("release.done");
+        }
+        crash_point("batch.written");
+        Ok(())
     }
 
     /// Says what the table has as the mesh's last number, unless this batch knows better.
@@ -215,6 +283,11 @@ impl Batch {
 
     pub(crate) fn connection(&mut self) -> Connection<'_> {
         self.tx.connection()
+    }
+
+    /// The last query of the batch; it may be committed with it.
+    pub(crate) async fn last_rows(&mut self, sql: Sql, values: &[Value<'_>]) -> sqlx::Result<Vec<Row>> {
+        self.tx.last_rows(sql, values).await
     }
 
     /// The next number in a mesh's order of messages.
@@ -239,70 +312,8 @@ impl Batch {
     pub(crate) fn ring_again(&mut self, mesh: &MeshId, recipient: &Recipient) {
         self.rings.insert((mesh.clone(), recipient.clone()), true);
     }
-
-    /// Does every kind of request in turn: what ends first, so that what is claimed is what is really left.
-    async fn apply(&mut self, requests: &[&Request]) -> sqlx::Result<Vec<Outcome>> {
-        let mut sorted = Sorted::default();
-        for (index, request) in requests.iter().enumerate() {
-            sorted.put(index, request);
-        }
-        let mut outcomes: Vec<Outcome> = requests.iter().map(|_| Outcome::Done).collect();
-        let mut put = |index: usize, outcome| {
-            if let Some(slot) = outcomes.get_mut(index) {
-                *slot = outcome;
-            }
-        };
-        settle::settle(self, &sorted.settles).await?;
-        settle::release(self, &sorted.releases).await?;
-        let (indexes, admissions): (Vec<_>, Vec<_>) = sorted.admissions.into_iter().unzip();
-        let admitted = session::admit(self, &admissions).await?;
-        indexes.into_iter().zip(admitted).for_each(|(index, outcome)| put(index, Outcome::Admitted(outcome)));
-        let (indexes, messages): (Vec<_>, Vec<_>) = sorted.messages.into_iter().unzip();
-        let appended = message::append(self, &messages).await?;
-        indexes.into_iter().zip(appended).for_each(|(index, outcome)| put(index, Outcome::Appended(outcome)));
-        let (indexes, claims): (Vec<_>, Vec<_>) = sorted.claims.into_iter().unzip();
-        let (again_indexes, reclaims): (Vec<_>, Vec<_>) = sorted.reclaims.into_iter().unzip();
-        let (claimed, reclaimed) = delivery::claim(self, &claims, &reclaims).await?;
-        let claimed = indexes.into_iter().zip(claimed).chain(again_indexes.into_iter().zip(reclaimed));
-        claimed.for_each(|(index, rows)| put(index, Outcome::Claimed(rows)));
-        Ok(outcomes)
-    }
-
-    async fn write_heads(&mut self) -> sqlx::Result<()> {
-        const HEADS: Sql = sql!(
-            "insert into mesh_head (mesh_id, message_seq) select r.value ->> 0, cast(r.value ->> 1 as bigint) from ",
-            rows " where true on conflict (mesh_id) do update set message_seq = excluded.message_seq"
-        );
-        let changed = self.heads.iter().filter(|(_, head)| head.changed);
-        let rows: Vec<_> = changed.map(|(mesh, head)| (mesh, head.message_seq)).collect();
-        if !rows.is_empty() {
-            let rows = json(&rows)?;
-            self.connection().execute(HEADS, &[(&rows).into()]).await?;
-        }
-        Ok(())
-    }
 }
 
-/// The requests of a batch by kind, each kind in order.
-#[derive(Default)]
-struct Sorted<'a> {
-    admissions: Vec<(usize, &'a Admission)>,
-    messages: Vec<(usize, &'a NewMessage)>,
-    claims: Vec<(usize, &'a Claim)>,
-    reclaims: Vec<(usize, &'a Reclaim)>,
-    settles: Vec<&'a Settle>,
-    releases: Vec<&'a Release>,
-}
-
-impl<'a> Sorted<'a> {
-    fn put(&mut self, index: usize, request: &'a Request) {
-        match request {
-            Request::Admit(admission) => self.admissions.push((index, admission)),
-            Request::Append(message) => self.messages.push((index, message)),
-            Request::Claim(claim) => self.claims.push((index, claim)),
-            Request::Reclaim(again) => self.reclaims.push((index, again)),
-            Request::Settle(settle) => self.settles.push(settle),
-            Request::Release(release) => self.releases.push(release),
-        }
-    }
+fn split<'a, T>(placed: &[(usize, &'a T)]) -> (Vec<usize>, Vec<&'a T>) {
+    placed.iter().copied().unzip()
 }

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Connection as _, PgConnection, PgPool, Postgres, Sqlite, SqlitePool, Transaction};
+use sqlx::{ConnectOptions as _, Connection as _, PgConnection, PgPool, Postgres, Sqlite, SqlitePool, Transaction};
 
 use crate::error::OpenError;
-use crate::sql::{Connection, Sql, sql};
+use crate::sql::{Connection, Row, Sql, Value, sql};
+use crate::writer::{SqliteTx, Writer};
 
 /// How long a checkpoint waits for readers, and so the journal for it; well below [`ACQUIRE_TIMEOUT`].
 const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
@@ -22,11 +23,8 @@ const POSTGRES_CONNECTIONS: u32 = 16;
 /// How long a call waits for a free or new connection. Clients wait 10 s for an ack, so an outage must show well before.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Takes the lock for writing at once: a transaction that reads first could fail to get it later.
-const BEGIN: &str = "begin immediate";
-
-/// Every statement of ours finds its rows by an index. A plan made while a table was small would read all of it, and is kept
-/// until statistics are next taken, which may be a million rows later.
+/// Every statement of ours finds its rows by an index. A plan made while a table was small would read
+/// all of it, and is kept until statistics are next taken, which may be a million rows later.
 const PLANNER: &str = "set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off; \
      set enable_material = off; set enable_bitmapscan = off; set jit = off";
 
@@ -67,7 +65,7 @@ impl FromStr for DatabaseUrl {
 /// An open database. SQLite has exactly one connection that writes.
 #[derive(Debug, Clone)]
 pub(crate) enum Db {
-    Sqlite { writer: SqlitePool, reader: SqlitePool, checkpointer: SqlitePool, file: Arc<LockedFile> },
+    Sqlite { writer: Writer, reader: SqlitePool, checkpointer: SqlitePool, file: Arc<LockedFile> },
     Postgres(PgPool),
 }
 
@@ -81,7 +79,7 @@ pub(crate) struct LockedFile {
 /// A transaction that writes. Dropped without [`Tx::commit`], it is rolled back.
 #[derive(Debug)]
 pub(crate) enum Tx {
-    Sqlite(Transaction<'static, Sqlite>),
+    Sqlite(SqliteTx),
     Postgres(Transaction<'static, Postgres>),
 }
 
@@ -103,7 +101,7 @@ impl Db {
 
     pub(crate) async fn write(&self) -> sqlx::Result<Tx> {
         Ok(match self {
-            Self::Sqlite { writer, .. } => Tx::Sqlite(begin_sqlite(writer).await?),
+            Self::Sqlite { writer, .. } => Tx::Sqlite(writer.begin().await?),
             Self::Postgres(pool) => Tx::Postgres(pool.begin().await?),
         })
     }
@@ -124,7 +122,9 @@ impl Db {
             Self::Sqlite { writer, reader, checkpointer, file } => {
                 reader.close().await;
                 checkpointer.close().await;
-                writer.close().await;
+                if let Err(error) = writer.close().await {
+                    tracing::warn!(error = %error, "the database was not closed cleanly; its next start puts it right");
+                }
                 // Somebody may still hold a clone of the closed store.
                 if let Err(error) = file.lock.unlock() {
                     tracing::warn!(error = %error, "the database file stays locked until this process ends");
@@ -138,8 +138,20 @@ impl Db {
 impl Tx {
     pub(crate) fn connection(&mut self) -> Connection<'_> {
         match self {
-            Self::Sqlite(tx) => Connection::Sqlite(tx),
+            Self::Sqlite(tx) => Connection::SqliteTx(tx),
             Self::Postgres(tx) => Connection::Postgres(tx),
+        }
+    }
+
+    /// The last query of the transaction. SQLite commits in the same trip; [`Tx::commit`] is still to be called.
+    pub(crate) async fn last_rows(&mut self, sql: Sql, values: &[Value<'_>]) -> sqlx::Result<Vec<Row>> {
+        match self {
+            Self::Sqlite(tx) => {
+                #[cfg(test)]
+                crate::plans::note(sql);
+                tx.last_rows(sql, values).await
+            }
+            Self::Postgres(tx) => Connection::Postgres(tx).rows(sql, values).await,
         }
     }
 
@@ -147,7 +159,7 @@ impl Tx {
         matches!(self, Self::Postgres(_))
     }
 
-    /// Returns once the commit is synced.
+    /// Returns once the commit is synced. On SQLite it may fail for what was left to be run with it.
     pub(crate) async fn commit(self) -> sqlx::Result<()> {
         match self {
             Self::Sqlite(tx) => tx.commit().await,
@@ -162,20 +174,6 @@ impl Reader {
             Self::Sqlite(connection) => Connection::Sqlite(connection),
             Self::Postgres(connection) => Connection::Postgres(connection),
         }
-    }
-}
-
-/// Begins on the one connection that writes.
-///
-/// A full disk makes SQLite roll back by itself. sqlx then fails to roll back what it believes to be open, and takes no other
-/// transaction on that connection for ever, so such a connection is thrown away.
-async fn begin_sqlite(writer: &SqlitePool) -> sqlx::Result<Transaction<'static, Sqlite>> {
-    match writer.begin_with(BEGIN).await {
-        Err(sqlx::Error::InvalidSavePointStatement) => {
-            writer.acquire().await?.detach().close_hard().await?;
-            writer.begin_with(BEGIN).await
-        }
-        outcome => outcome,
     }
 }
 
@@ -206,8 +204,10 @@ async fn open_sqlite(path: &Path) -> Result<Db, OpenError> {
             .max_lifetime(None)
             .test_before_acquire(false)
     };
-    let writer = pool(1).connect_with(options.clone()).await.map_err(at)?;
-    sqlx::migrate!("migrations/sqlite").run(&writer).await.map_err(OpenError::Migrate)?;
+    let mut migrating = options.connect().await.map_err(at)?;
+    sqlx::migrate!("migrations/sqlite").run(&mut migrating).await.map_err(OpenError::Migrate)?;
+    migrating.close().await.map_err(at)?;
+    let writer = Writer::open(options.clone(), ACQUIRE_TIMEOUT).await.map_err(at)?;
     let readers = options.clone().pragma("query_only", "1").pragma("cache_size", "-2048");
     let reader = pool(SQLITE_READERS).connect_lazy_with(readers);
     let checkpointer = pool(1).connect_lazy_with(options.pragma("cache_size", "-512"));
@@ -245,12 +245,15 @@ async fn open_postgres(url: &str) -> Result<Db, OpenError> {
 async fn require(db: &Db, settings: &[(&'static str, &[&str])]) -> Result<(), OpenError> {
     let at = |source| OpenError::Open { what: "the database's settings".into(), source };
     for (query, allowed) in settings {
-        let mut reader = match db {
+        let sql = Sql { sqlite: query, postgres: query };
+        let row = match db {
             // The writer's settings are the ones that matter.
-            Db::Sqlite { writer, .. } => Reader::Sqlite(writer.acquire().await.map_err(at)?),
-            Db::Postgres(_) => db.read().await.map_err(at)?,
+            Db::Sqlite { writer, .. } => {
+                writer.alone(async |connection| Connection::Sqlite(connection).row(sql, &[]).await).await
+            }
+            Db::Postgres(_) => db.read().await.map_err(at)?.connection().row(sql, &[]).await,
         };
-        let row = reader.connection().row(Sql { sqlite: query, postgres: query }, &[]).await.map_err(at)?;
+        let row = row.map_err(at)?;
         let value = row.map(|row| row.text(0).or_else(|_| row.int(0).map(|value| value.to_string())));
         let value = value.transpose().map_err(at)?.unwrap_or_default();
         if !allowed.contains(&value.as_str()) {

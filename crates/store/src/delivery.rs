@@ -11,7 +11,8 @@ use claudemesh_proto::{DisplayName, MemberId, MeshId, MessageId, PresenceId, Pri
 
 use crate::batch::Batch;
 use crate::recipient::Recipient;
-use crate::sql::{Sql, folded, json, sql};
+use crate::request::Outcome;
+use crate::sql::{Sql, folded, json, sql, together};
 
 /// A silent broker's claims are void after this long.
 pub(crate) const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,13 +28,13 @@ impl DeliveryId {
     }
 }
 
-/// A connection asks for what is next for one recipient.
+/// A connection asks for what is next.
 #[derive(Debug, Clone)]
 pub struct Claim {
     /// The mesh.
     pub mesh_id: MeshId,
-    /// Whose mail.
-    pub recipient: Recipient,
+    /// Whose mail. What is for different recipients comes in one order.
+    pub recipients: Vec<Recipient>,
     /// The connection that will hold it.
     pub connection: PresenceId,
     /// Only messages after this number.
@@ -48,6 +49,17 @@ pub struct Claim {
     pub lease: Duration,
     /// An earlier claim of this connection got no answer: what it may have taken is handed out as if it were free.
     pub is_retry: bool,
+    /// With nothing to hand out, the answer comes when there is something, or when the claim is withdrawn.
+    pub waits: bool,
+}
+
+/// A connection no longer wants what it waits for: its claim is answered, if with nothing.
+#[derive(Debug, Clone)]
+pub struct Withdraw {
+    /// The mesh.
+    pub mesh_id: MeshId,
+    /// The connection that asked.
+    pub connection: PresenceId,
 }
 
 /// A connection asks for rows of its own again, because they were not acknowledged in time.
@@ -113,40 +125,44 @@ struct Chosen {
     until: Timestamp,
 }
 
-/// Claims for a batch of connections; the rows of each, in order.
-pub(crate) async fn claim(
-    batch: &mut Batch,
-    claims: &[&Claim],
-    reclaims: &[&Reclaim],
-) -> sqlx::Result<(Vec<Vec<Claimed>>, Vec<Vec<Claimed>>)> {
+/// Claims for a batch of connections: what each is handed, in order, and then what each is handed again.
+pub(crate) async fn claim(batch: &mut Batch, claims: &[&Claim], reclaims: &[&Reclaim]) -> sqlx::Result<Vec<Outcome>> {
     // Rows claimed again go first: a lease may have ended in the moment that its holder asks to prolong it.
     let mut chosen = again(batch, reclaims, claims.len()).await?;
-    let free = free(batch, claims).await?;
-    choose(batch, claims, &free, &mut chosen);
+    let asked: Vec<(usize, &Recipient)> = claims
+        .iter()
+        .enumerate()
+        .flat_map(|(index, claim)| claim.recipients.iter().map(move |recipient| (index, recipient)))
+        .collect();
+    let free = free(batch, claims, &asked).await?;
+    let cut_short = choose(batch.now, claims, (&asked, &free), &mut chosen);
     let holders: Vec<&PresenceId> =
         claims.iter().map(|claim| &claim.connection).chain(reclaims.iter().map(|again| &again.connection)).collect();
-    mark(batch, &chosen, &holders).await?;
     let mut handed: Vec<Vec<Claimed>> = holders.iter().map(|_| Vec::new()).collect();
-    for (request, claimed) in load(batch, chosen).await? {
+    for (request, claimed) in take(batch, chosen, &holders).await? {
         if let Some(rows) = handed.get_mut(request) {
             rows.push(claimed);
         }
     }
-    for rows in &mut handed {
+    let outcomes = handed.into_iter().enumerate().map(|(request, mut rows)| {
+        let waits = claims.get(request).is_some_and(|claim| claim.waits) && !cut_short.contains(&request);
+        if waits && rows.is_empty() {
+            return Outcome::Nothing;
+        }
         rows.sort_by_key(|claimed| claimed.seq);
-    }
-    let again = handed.split_off(claims.len());
-    Ok((handed, again))
+        Outcome::Claimed(rows)
+    });
+    Ok(outcomes.collect())
 }
 
-/// A row that may be claimed: request, delivery, number, size.
-type Free = (usize, i64, i64, i64);
+/// A row that may be claimed: number, place of its request and recipient in what was asked, delivery, size.
+type Free = (i64, usize, i64, i64);
 
 /// The next free rows for each claim, in order. Nothing is handed to a member who was removed.
-async fn free(batch: &mut Batch, claims: &[&Claim]) -> sqlx::Result<Vec<Free>> {
+async fn free(batch: &mut Batch, claims: &[&Claim], asked: &[(usize, &Recipient)]) -> sqlx::Result<Vec<Free>> {
     // The innermost query is the same; SQLite has no lateral join, PostgreSQL no `in` over a correlated limit that it likes.
     const FREE: Sql = sql!(
-        sqlite: "select json_group_array(json_array(cast(r.value ->> 0 as bigint), d.id, d.message_seq, d.size_bytes)) \
+        sqlite: "select json_group_array(json_array(d.message_seq, cast(r.value ->> 0 as bigint), d.id, d.size_bytes)) \
                  from jsonb_each($1) r cross join delivery d on d.id in ( \
                    select p.id from delivery p where p.mesh_id = r.value ->> 1 and p.recipient = r.value ->> 2 \
                    and p.message_seq > cast(r.value ->> 3 as bigint) and p.state = 'queued' \
@@ -157,7 +173,7 @@ async fn free(batch: &mut Batch, claims: &[&Claim]) -> sqlx::Result<Vec<Free>> {
                  where not exists (select 1 from member o where o.mesh_id = r.value ->> 1 and o.revoked_at is not null \
                    and o.id = coalesce((select s.member_id from session s where s.mesh_id = r.value ->> 1 \
                      and s.session_pubkey = r.value ->> 2), r.value ->> 2))",
-        postgres: "select json_agg(json_build_array(cast(r.value ->> 0 as bigint), d.id, d.message_seq, d.size_bytes))::text \
+        postgres: "select json_agg(json_build_array(d.message_seq, cast(r.value ->> 0 as bigint), d.id, d.size_bytes))::text \
                    from jsonb_array_elements($1::text::jsonb) r(value) cross join lateral ( \
                      select p.id, p.message_seq, p.size_bytes from delivery p \
                      where p.mesh_id = r.value ->> 1 and p.recipient = r.value ->> 2 \
@@ -173,12 +189,13 @@ async fn free(batch: &mut Batch, claims: &[&Claim]) -> sqlx::Result<Vec<Free>> {
     if claims.is_empty() {
         return Ok(Vec::new());
     }
-    let rows: Vec<_> = claims
+    let rows: Vec<_> = asked
         .iter()
         .enumerate()
-        .map(|(index, claim)| {
+        .filter_map(|(place, (index, recipient))| {
+            let claim = claims.get(*index)?;
             let holder = claim.is_retry.then_some(&claim.connection);
-            (index, &claim.mesh_id, claim.recipient.to_string(), claim.after_seq, i64::from(claim.urgent_only), holder)
+            Some((place, &claim.mesh_id, recipient.to_string(), claim.after_seq, i64::from(claim.urgent_only), holder))
         })
         .collect();
     let now = batch.now;
@@ -186,47 +203,49 @@ async fn free(batch: &mut Batch, claims: &[&Claim]) -> sqlx::Result<Vec<Free>> {
     let rows = json(&rows)?;
     let values = [(&rows).into(), now.as_millis().into(), alive.into()];
     let mut free: Vec<Free> = batch.connection().folded(FREE, &values).await?;
-    free.sort_unstable_by_key(|&(index, _, seq, _)| (index, seq));
+    free.sort_unstable_by_key(|&(seq, place, ..)| (asked.get(place).map(|(index, _)| *index), seq));
     Ok(free)
 }
 
-/// Picks free rows within each connection's window.
-fn choose(batch: &mut Batch, claims: &[&Claim], free: &[Free], chosen: &mut Vec<Chosen>) {
+/// Picks free rows within each connection's window; the claims that get less than there is.
+fn choose(
+    now: Timestamp,
+    claims: &[&Claim],
+    (asked, free): (&[(usize, &Recipient)], &[Free]),
+    chosen: &mut Vec<Chosen>,
+) -> HashSet<usize> {
     // Two connections may ask for one recipient in one batch while the mail passes from one to the other.
     let mut gone: HashSet<i64> = chosen.iter().map(|row| row.delivery).collect();
+    let mut cut_short = HashSet::new();
     let mut left = MAX_HANDED_BYTES;
-    for (request, claim) in claims.iter().enumerate() {
-        let start = free.partition_point(|&(index, ..)| index < request);
-        let rows = free.iter().skip(start).take_while(|&&(index, ..)| index == request);
-        let (mut taken, mut bytes) = (0, 0);
-        for &(_, delivery, seq, size_bytes) in rows {
-            // The window is full, and later rows must not overtake one that did not fit.
-            if taken >= claim.max_rows || taken > 0 && bytes + size_bytes > claim.max_bytes {
-                break;
-            }
-            if left <= 0 || !gone.insert(delivery) {
-                // The connection gets less than there is. It is rung, and asks again when this batch is done.
-                batch.ring(&claim.mesh_id, &claim.recipient);
-                if left <= 0 {
-                    break;
-                }
-                continue;
-            }
-            taken += 1;
+    let (mut current, mut rows, mut bytes) = (usize::MAX, 0, 0);
+    for &(seq, place, delivery, size_bytes) in free {
+        let Some(&(request, recipient)) = asked.get(place) else { continue };
+        let Some(claim) = claims.get(request) else { continue };
+        if request != current {
+            (current, rows, bytes) = (request, 0, 0);
+        }
+        // Later rows must not overtake one that did not fit.
+        let is_full = rows >= claim.max_rows || rows > 0 && bytes + size_bytes > claim.max_bytes;
+        if is_full || left <= 0 || cut_short.contains(&request) {
+            cut_short.insert(request);
+        } else if gone.insert(delivery) {
+            rows += 1;
             bytes += size_bytes;
             left -= size_bytes;
-            let until = batch.now.plus(claim.lease);
-            chosen.push(Chosen { request, delivery, seq, size_bytes, recipient: claim.recipient.clone(), until });
+            let until = now.plus(claim.lease);
+            chosen.push(Chosen { request, delivery, seq, size_bytes, recipient: recipient.clone(), until });
         }
     }
+    cut_short
 }
 
 /// Finds which rows a connection still holds unacknowledged.
 async fn again(batch: &mut Batch, reclaims: &[&Reclaim], offset: usize) -> sqlx::Result<Vec<Chosen>> {
     const HELD: Sql = folded!(
         "cast(r.value ->> 0 as bigint), d.id, d.message_seq, d.size_bytes, d.recipient, cast(r.value ->> 2 as bigint)",
-        " cross join delivery d where d.id = cast(r.value ->> 1 as bigint) and d.state = 'queued' \
-         and d.claim_connection = r.value ->> 3"
+        " left join delivery d on d.id = cast(r.value ->> 1 as bigint) \
+         where coalesce(d.state, '') = 'queued' and coalesce(d.claim_connection, '') = r.value ->> 3"
     );
     type Found = (usize, i64, i64, i64, String, i64);
     let now = batch.now;
@@ -255,51 +274,52 @@ async fn again(batch: &mut Batch, reclaims: &[&Reclaim], offset: usize) -> sqlx:
     Ok(chosen.collect())
 }
 
-async fn mark(batch: &mut Batch, chosen: &[Chosen], holders: &[&PresenceId]) -> sqlx::Result<()> {
-    const MARK: Sql = sql!(
-        "update delivery set claim_incarnation = $2, claim_connection = r.value ->> 1, \
-         claim_until = cast(r.value ->> 2 as bigint) from ",
-        rows " where delivery.id = cast(r.value ->> 0 as bigint)"
-    );
-    if chosen.is_empty() {
-        return Ok(());
-    }
-    let rows: Vec<_> =
-        chosen.iter().map(|row| (row.delivery, holders.get(row.request), row.until.as_millis())).collect();
-    let incarnation = batch.settings.incarnation;
-    batch.connection().execute(MARK, &[(&json(&rows)?).into(), incarnation.into()]).await?;
-    Ok(())
-}
+/// A message as it is read for a claim, with the place of its row among the chosen ones.
+type Found = (
+    usize,
+    MessageId,
+    PublicKey,
+    PublicKey,
+    MemberId,
+    DisplayName,
+    Priority,
+    String,
+    String,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    i64,
+);
 
-/// Reads the messages of the chosen rows.
-async fn load(batch: &mut Batch, chosen: Vec<Chosen>) -> sqlx::Result<Vec<(usize, Claimed)>> {
-    const LOAD: Sql = folded!(
-        "cast(r.value ->> 0 as bigint), m.id, m.sender_pubkey, s.peer_pubkey, m.sender_member_id, m.sender_name, m.priority, \
-         m.nonce, m.ciphertext, m.ext, m.client_message_id, m.request_fingerprint, m.created_at",
-        " cross join delivery d cross join message m cross join member s \
-         where d.id = cast(r.value ->> 1 as bigint) and m.mesh_id = d.mesh_id and m.seq = d.message_seq \
-         and s.mesh_id = m.mesh_id and s.id = m.sender_member_id"
-    );
-    type Found = (
-        usize,
-        MessageId,
-        PublicKey,
-        PublicKey,
-        MemberId,
-        DisplayName,
-        Priority,
-        String,
-        String,
-        Option<String>,
-        Option<String>,
-        Option<String>,
-        i64,
+/// Marks the chosen rows as claimed, and reads their messages.
+async fn take(batch: &mut Batch, chosen: Vec<Chosen>, holders: &[&PresenceId]) -> sqlx::Result<Vec<(usize, Claimed)>> {
+    const TAKE: Sql = together!(
+        claimed: write(
+            "update delivery set claim_incarnation = cast($2 as bigint), claim_connection = r.value ->> 2, \
+             claim_until = cast(r.value ->> 3 as bigint) from ",
+            "$1",
+            " where delivery.id = cast(r.value ->> 1 as bigint)"
+        );
+        read(
+            "cast(r.value ->> 0 as bigint), m.id, m.sender_pubkey, s.peer_pubkey, m.sender_member_id, m.sender_name, \
+             m.priority, m.nonce, m.ciphertext, m.ext, m.client_message_id, m.request_fingerprint, m.created_at",
+            "$1",
+            " left join delivery d on d.id = cast(r.value ->> 1 as bigint) \
+              left join message m on m.mesh_id = d.mesh_id and m.seq = d.message_seq \
+              left join member s on s.mesh_id = m.mesh_id and s.id = m.sender_member_id"
+        )
     );
     if chosen.is_empty() {
         return Ok(Vec::new());
     }
-    let rows: Vec<_> = chosen.iter().enumerate().map(|(index, row)| (index, row.delivery)).collect();
-    let found: Vec<Found> = batch.connection().folded(LOAD, &[(&json(&rows)?).into()]).await?;
+    let rows: Vec<_> = chosen
+        .iter()
+        .enumerate()
+        .map(|(index, row)| (index, row.delivery, holders.get(row.request), row.until.as_millis()))
+        .collect();
+    let incarnation = batch.settings.incarnation;
+    let taken = batch.last_rows(TAKE, &[(&json(&rows)?).into(), incarnation.into()]).await?;
+    let found: Vec<Found> = taken.first().map_or_else(|| Ok(Vec::new()), |row| row.folded(0))?;
     let mut chosen: Vec<Option<Chosen>> = chosen.into_iter().map(Some).collect();
     let claimed = found.into_iter().filter_map(|row| {
         #[rustfmt::skip]

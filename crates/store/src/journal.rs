@@ -18,10 +18,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::Clock;
-use crate::batch::{self, Outcome, Request, Ring, Settings};
+use crate::batch::{self, Ring, Settings};
 use crate::crash::crash_point;
 use crate::db::Db;
+use crate::delivery::Withdraw;
 use crate::error::{Blame, Failure, StoreError, is_failed_sync};
+use crate::request::{Entry, Outcome, Request};
+use crate::standing::Standing;
 
 /// Most requests in one transaction.
 const MAX_BATCH: usize = 4096;
@@ -37,8 +40,6 @@ const POSTGRES_SHARDS: usize = 4;
 
 /// Told after each commit whom it concerns.
 pub type Bell = Arc<dyn Fn(&[Ring]) + Send + Sync>;
-
-type Entry = (Request, oneshot::Sender<Result<Outcome, StoreError>>);
 
 /// The way into the journal.
 #[derive(Debug, Clone)]
@@ -164,6 +165,7 @@ struct Shard {
 impl Shard {
     /// Ends once it was told to stop and everything taken is written.
     async fn run(self, mut queue: mpsc::Receiver<Entry>) {
+        let mut standing = Standing::default();
         let mut entries = Vec::new();
         loop {
             tokio::select! {
@@ -174,20 +176,20 @@ impl Shard {
                         return;
                     }
                     crash_point("journal.taken");
-                    self.write(std::mem::take(&mut entries)).await;
+                    self.write(std::mem::take(&mut entries), &mut standing).await;
                 }
             }
         }
     }
 
     /// Writes what was taken; when the database refuses a batch for what it held, its halves, in order.
-    async fn write(&self, entries: Vec<Entry>) {
+    async fn write(&self, entries: Vec<Entry>, standing: &mut Standing) {
         let mut waiting = cut(entries);
         while let Some(mut entries) = waiting.pop() {
-            match self.commit(&entries).await {
+            match self.commit(&mut entries, standing).await {
                 Ok((outcomes, rings)) => {
                     (self.tools.bell)(&rings);
-                    let abandoned = answer(entries, outcomes);
+                    let abandoned = answer(entries, outcomes, standing);
                     crash_point("journal.answered");
                     if !abandoned.is_empty() {
                         waiting.push(abandoned);
@@ -203,24 +205,28 @@ impl Shard {
         }
     }
 
-    async fn commit(&self, entries: &[Entry]) -> Result<(Vec<Outcome>, Vec<Ring>), Failure> {
+    async fn commit(
+        &self,
+        entries: &mut Vec<Entry>,
+        standing: &mut Standing,
+    ) -> Result<(Vec<Outcome>, Vec<Ring>), Failure> {
         if let Some(why) = &*self.fail.borrow() {
             // What a failed sync left on the disk is unknown until the process has started again.
             return Err(Failure::of_database(sqlx::Error::Io(std::io::Error::other(why.clone()))));
         }
-        let requests: Vec<&Request> = entries.iter().map(|(request, _)| request).collect();
+        let requests = entries.len();
         let started = self.tools.clock.instant();
         let mut attempt = 1;
         let written = loop {
             let now = self.tools.clock.now();
-            match batch::commit(&self.tools.db, self.tools.settings, now, &requests).await {
+            match batch::commit(&self.tools.db, self.tools.settings, now, entries, standing).await {
                 Err(failure) if failure.gave_way() && attempt < ATTEMPTS => attempt += 1,
                 outcome => break outcome?,
             }
         };
         let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.meters.batches.fetch_add(1, Ordering::Relaxed);
-        self.meters.requests.fetch_add(u64::try_from(requests.len()).unwrap_or(0), Ordering::Relaxed);
+        self.meters.requests.fetch_add(u64::try_from(requests).unwrap_or(0), Ordering::Relaxed);
         self.meters.commit_micros.fetch_add(micros, Ordering::Relaxed);
         Ok(written)
     }
@@ -250,16 +256,28 @@ impl Shard {
     }
 }
 
-/// Gives everybody the outcome; the releases of rows for which nobody waits any more.
-fn answer(entries: Vec<Entry>, outcomes: Vec<Outcome>) -> Vec<Entry> {
+/// Gives everybody the outcome, but lets claims wait that found nothing; the releases of rows for which nobody waits any more.
+fn answer(entries: Vec<Entry>, outcomes: Vec<Outcome>, standing: &mut Standing) -> Vec<Entry> {
     let mut abandoned = Vec::new();
+    let mut withdrawn = Vec::new();
     for ((request, answer), outcome) in entries.into_iter().zip(outcomes) {
+        if matches!(outcome, Outcome::Nothing) {
+            standing.park((request, answer));
+            continue;
+        }
+        if let Request::Withdraw(Withdraw { connection, .. }) = &request {
+            withdrawn.push(connection.clone());
+        }
         // Whoever asked may be gone; what was asked is done all the same.
         if let Err(Ok(outcome)) = answer.send(Ok(outcome))
             && let Some(release) = request.undo(outcome)
         {
             abandoned.push((release, oneshot::channel().0));
         }
+    }
+    // A claim may have been taken from the queue together with its withdrawal.
+    for connection in &withdrawn {
+        standing.withdraw(connection);
     }
     abandoned
 }

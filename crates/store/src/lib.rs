@@ -17,6 +17,7 @@ mod error;
 mod id;
 mod invite;
 pub mod journal;
+mod look_up;
 mod member;
 mod mesh;
 mod message;
@@ -24,11 +25,14 @@ mod node;
 #[cfg(test)]
 mod plans;
 mod recipient;
+mod request;
 mod session;
 mod settle;
 mod sql;
+mod standing;
 mod status;
 mod upkeep;
+mod writer;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,7 +44,7 @@ use tokio_util::task::TaskTracker;
 pub use batch::Ring;
 pub use clock::Clock;
 pub use db::DatabaseUrl;
-pub use delivery::{Claim, Claimed, DeliveryId, Reclaim};
+pub use delivery::{Claim, Claimed, DeliveryId, Reclaim, Withdraw};
 pub use error::{OpenError, StoreError};
 pub use invite::{NewInvite, Redeemed, Redemption};
 pub use journal::{Bell, Meters, Pending};
@@ -52,10 +56,11 @@ pub use session::{Admission, Admitted, SessionClaim, Welcome};
 pub use settle::{Release, Settle, Settled};
 pub use status::{Path, Step};
 
-use batch::{Outcome, Request, Settings};
+use batch::Settings;
 use crash::crash_point;
 use db::{Db, PING};
 use journal::{Journal, Tools};
+use request::{Outcome, Request};
 use sql::{Sql, sql};
 use upkeep::Checkpoints;
 
@@ -137,9 +142,14 @@ impl Store {
             .await
     }
 
-    /// Hands a connection what is next for a recipient.
+    /// Hands a connection what is next.
     pub async fn claim(&self, claim: Claim) -> Pending<Vec<Claimed>> {
         self.0.journal.submit(Request::Claim(claim), claimed).await
+    }
+
+    /// Ends a connection's claim that waits. Its answer may be rows all the same: they were taken before.
+    pub async fn withdraw(&self, withdraw: Withdraw) -> Pending<()> {
+        self.0.journal.submit(Request::Withdraw(withdraw), done).await
     }
 
     /// Hands a connection again what it has not acknowledged in time.

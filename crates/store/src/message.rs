@@ -1,16 +1,15 @@
 //! Accepting messages: one immutable row each, one delivery per recipient, in the sender's order.
 //!
-//! A batch of them goes in four steps, each one statement: what is a retry, whom do the targets name, the messages, the
-//! deliveries. Who may send to whom is decided here from what the second step read, inside the transaction that writes.
+//! Who may send to whom is decided here, from what the batch has read inside the transaction that writes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use claudemesh_proto::text::Verbatim;
 use claudemesh_proto::{DisplayName, MemberId, MeshId, MessageId, Priority, PublicKey};
 
 use crate::batch::Batch;
+use crate::look_up::{Earlier, Named};
 use crate::recipient::Recipient;
-use crate::sql::{Sql, folded, json, sql};
 
 /// Most rows that may be queued for one recipient.
 pub const MAX_QUEUED_ROWS: i64 = 10_000;
@@ -62,7 +61,7 @@ pub enum Appended {
 }
 
 /// One message of a batch on its way to becoming rows.
-struct Accepted<'a> {
+pub(crate) struct Accepted<'a> {
     message: &'a NewMessage,
     id: MessageId,
     seq: i64,
@@ -104,19 +103,63 @@ impl NewMessage {
     }
 }
 
-/// Accepts a batch; one outcome per message, in order.
-pub(crate) async fn append(batch: &mut Batch, messages: &[&NewMessage]) -> sqlx::Result<Vec<Appended>> {
-    let mut firsts = earlier(batch, messages).await?;
-    let targets = targets(batch, messages).await?;
+/// What a batch of messages wants to know, in the order of the rows that [`LOOK_UP`](crate::look_up::LOOK_UP) reads.
+#[derive(Debug, Default)]
+pub(crate) struct Questions<'a> {
+    retries: Vec<DedupeKey<'a>>,
+    keys: Vec<TargetKey<'a>>,
+}
+
+impl<'a> Questions<'a> {
+    pub(crate) fn of(messages: &[&'a NewMessage]) -> Self {
+        let mut seen = HashSet::new();
+        Self {
+            retries: messages.iter().filter_map(|message| message.dedupe_key()).collect(),
+            keys: messages.iter().map(|message| target_key(message)).filter(|key| seen.insert(*key)).collect(),
+        }
+    }
+
+    /// Of which earlier messages these may be retries.
+    pub(crate) fn retry_rows(&self) -> Vec<impl serde::Serialize> {
+        self.retries.iter().enumerate().map(|(index, (mesh, sender, id))| (index, mesh, sender, id)).collect()
+    }
+
+    /// Whom the targets name, and whether the senders are members.
+    pub(crate) fn target_rows(&self) -> Vec<impl serde::Serialize> {
+        self.keys.iter().enumerate().map(|(index, (mesh, target, from))| (index, mesh, target, from)).collect()
+    }
+}
+
+/// Decides a batch of messages; one outcome each, in order, and the rows to write.
+pub(crate) fn decide<'a>(
+    batch: &mut Batch,
+    messages: &[&'a NewMessage],
+    questions: &Questions<'a>,
+    (earlier, named): (Vec<Earlier>, Vec<Named>),
+) -> sqlx::Result<(Vec<Appended>, Vec<Accepted<'a>>)> {
+    let mut firsts: HashMap<DedupeKey<'a>, First> = earlier
+        .into_iter()
+        .filter_map(|(index, id, fingerprint, target, nonce, ciphertext)| {
+            let first = First { outcome: Appended::Kept(id), fingerprint, target, nonce, ciphertext };
+            Some((*questions.retries.get(index)?, first))
+        })
+        .collect();
+    let targets = targets(batch, questions, named);
     let mut outcomes = Vec::with_capacity(messages.len());
-    let mut accepted = Vec::with_capacity(messages.len());
+    let mut accepted: Vec<Accepted<'a>> = Vec::with_capacity(messages.len());
     for message in messages {
-        let random = Batch::random()?;
         let first = message.dedupe_key().and_then(|key| firsts.get(&key));
         let outcome = match first {
-            Some(first) => first.answers(message),
-            None => match admit(batch, &targets, message, random) {
+            Some(first) => {
+                // The batch that kept it may have failed to say so, and then nobody was rung.
+                if let Some((recipient, _)) = targets.get(&target_key(message)).and_then(|to| to.recipient.as_ref()) {
+                    batch.ring_again(&message.mesh_id, recipient);
+                }
+                first.answers(message)
+            }
+            None => match admit(batch, &targets, message, Batch::random()?) {
                 Ok(admitted) => {
+                    batch.ring(&message.mesh_id, &admitted.recipient);
                     let kept = Appended::Kept(admitted.id.clone());
                     accepted.push(admitted);
                     kept
@@ -135,37 +178,27 @@ pub(crate) async fn append(batch: &mut Batch, messages: &[&NewMessage]) -> sqlx:
         }
         outcomes.push(outcome);
     }
-    write(batch, &accepted).await?;
-    Ok(outcomes)
+    Ok((outcomes, accepted))
 }
 
-/// The earlier messages that some of these are retries of.
-async fn earlier<'a>(batch: &mut Batch, messages: &[&'a NewMessage]) -> sqlx::Result<HashMap<DedupeKey<'a>, First>> {
-    // PostgreSQL would find the messages of a mesh by its primary key and look through them all; comparing an expression of the
-    // mesh's id leaves it only the index that begins with the client's id.
-    const EARLIER: Sql = sql!(
-        sqlite: "select json_group_array(json_array(cast(r.value ->> 0 as bigint), m.id, m.request_fingerprint, \
-                 m.target_spec, m.nonce, m.ciphertext)) from jsonb_each($1) r cross join message m \
-                 where m.mesh_id = r.value ->> 1 and m.sender_member_id = r.value ->> 2 \
-                 and m.client_message_id = r.value ->> 3",
-        postgres: "select json_agg(json_build_array(cast(r.value ->> 0 as bigint), m.id, m.request_fingerprint, \
-                   m.target_spec, m.nonce, m.ciphertext))::text \
-                   from jsonb_array_elements($1::text::jsonb) r(value) cross join message m \
-                   where m.mesh_id || '' = r.value ->> 1 and m.sender_member_id = r.value ->> 2 \
-                   and m.client_message_id = r.value ->> 3",
-    );
-    type Found = (usize, MessageId, Option<String>, String, String, String);
-    let keys: Vec<_> = messages.iter().filter_map(|message| message.dedupe_key()).collect();
-    if keys.is_empty() {
-        return Ok(HashMap::new());
+impl Accepted<'_> {
+    /// The columns of its `message`, as the batch writes them.
+    pub(crate) fn message_row(&self) -> impl serde::Serialize {
+        let Self { message, id, seq, .. } = self;
+        #[rustfmt::skip]
+        let columns = (
+            &message.mesh_id, seq, id, &message.sender_member_id, &message.sender_pubkey, &message.sender_name,
+            &message.target, message.priority, &message.nonce, &message.ciphertext,
+            message.ext.as_ref().map(|ext| ext.get()), &message.client_message_id, &message.request_fingerprint,
+        );
+        columns
     }
-    let rows: Vec<_> = keys.iter().enumerate().map(|(index, (mesh, sender, id))| (index, mesh, sender, id)).collect();
-    let found: Vec<Found> = batch.connection().folded(EARLIER, &[(&json(&rows)?).into()]).await?;
-    let firsts = found.into_iter().filter_map(|(index, id, fingerprint, target, nonce, ciphertext)| {
-        let first = First { outcome: Appended::Kept(id), fingerprint, target, nonce, ciphertext };
-        Some((*keys.get(index)?, first))
-    });
-    Ok(firsts.collect())
+
+    /// The columns of its `delivery`.
+    pub(crate) fn delivery_row(&self) -> impl serde::Serialize {
+        let Self { message, seq, recipient, owner, .. } = self;
+        (&message.mesh_id, seq, recipient.to_string(), owner, message.priority, message.size_bytes())
+    }
 }
 
 /// Whom a key names, and whether they can be sent to.
@@ -180,35 +213,11 @@ struct Target {
 
 type TargetKey<'a> = (&'a MeshId, PublicKey, &'a MemberId);
 
-async fn targets<'a>(batch: &mut Batch, messages: &[&'a NewMessage]) -> sqlx::Result<HashMap<TargetKey<'a>, Target>> {
-    // The removed are as if they were not there.
-    const TARGETS: Sql = folded!(
-        "cast(r.value ->> 0 as bigint), case when m.revoked_at is null then m.id end, o.id, s.proven_at, s.last_seen_at, \
-         coalesce(b.queued_rows, 0), coalesce(b.queued_bytes, 0), f.id, coalesce(h.message_seq, 0)",
-        " left join member m on m.mesh_id = r.value ->> 1 and m.peer_pubkey = r.value ->> 2 \
-          left join session s on s.mesh_id = r.value ->> 1 and s.session_pubkey = r.value ->> 2 \
-          left join member o on o.mesh_id = s.mesh_id and o.id = s.member_id and o.revoked_at is null \
-          left join member f on f.mesh_id = r.value ->> 1 and f.id = r.value ->> 3 and f.revoked_at is null \
-          left join backlog b on b.mesh_id = r.value ->> 1 and b.recipient = coalesce(m.id, r.value ->> 2) \
-          left join mesh_head h on h.mesh_id = r.value ->> 1"
-    );
-    /// Member, owner of the session, when it was proven and last seen, queued rows and bytes, sender, the mesh's last number.
-    type Found = (usize, Option<MemberId>, Option<MemberId>, Option<i64>, Option<i64>, i64, i64, Option<MemberId>, i64);
-    let mut keys: Vec<TargetKey<'a>> = Vec::new();
-    let mut seen = std::collections::HashSet::new();
-    for message in messages {
-        let key = (&message.mesh_id, message.target, &message.sender_member_id);
-        if seen.insert(key) {
-            keys.push(key);
-        }
-    }
-    let rows: Vec<_> =
-        keys.iter().enumerate().map(|(index, (mesh, target, from))| (index, mesh, target, from)).collect();
-    let found: Vec<Found> = batch.connection().folded(TARGETS, &[(&json(&rows)?).into()]).await?;
+fn targets<'a>(batch: &mut Batch, questions: &Questions<'a>, named: Vec<Named>) -> HashMap<TargetKey<'a>, Target> {
     let oldest = batch.now.minus(batch.settings.message_ttl).as_millis();
-    let targets = found.into_iter().filter_map(|found| {
+    let targets = named.into_iter().filter_map(|found| {
         let (index, member, owner, proven, last_seen, backlog_rows, backlog_bytes, sender, last) = found;
-        let key = keys.get(index)?;
+        let key = questions.keys.get(index)?;
         batch.learn_head(key.0, last);
         let by_member = member.map(|id| (Recipient::Member(id.clone()), id));
         let by_session = owner.map(|id| (Recipient::Session(key.1), id));
@@ -222,7 +231,11 @@ async fn targets<'a>(batch: &mut Batch, messages: &[&'a NewMessage]) -> sqlx::Re
         };
         Some((*key, target))
     });
-    Ok(targets.collect())
+    targets.collect()
+}
+
+fn target_key(message: &NewMessage) -> TargetKey<'_> {
+    (&message.mesh_id, message.target, &message.sender_member_id)
 }
 
 /// Decides one message, and gives it its number and its place in the recipient's queue.
@@ -232,8 +245,7 @@ fn admit<'a>(
     message: &'a NewMessage,
     random: [u8; 24],
 ) -> Result<Accepted<'a>, Appended> {
-    let key = (&message.mesh_id, message.target, &message.sender_member_id);
-    let target = targets.get(&key).ok_or(Appended::NoRecipient)?;
+    let target = targets.get(&target_key(message)).ok_or(Appended::NoRecipient)?;
     if !target.sender_is_member {
         return Err(Appended::SenderRevoked);
     }
@@ -253,49 +265,4 @@ fn admit<'a>(
     let seq = batch.next_message_seq(&message.mesh_id);
     let id = MessageId::new(seq.unsigned_abs(), random);
     Ok(Accepted { message, id, seq, recipient, owner })
-}
-
-async fn write(batch: &mut Batch, accepted: &[Accepted<'_>]) -> sqlx::Result<()> {
-    const MESSAGES: Sql = sql!(
-        "insert into message (mesh_id, seq, id, sender_member_id, sender_pubkey, sender_name, target_spec, priority, \
-         nonce, ciphertext, ext, client_message_id, request_fingerprint, created_at) \
-         select r.value ->> 0, cast(r.value ->> 1 as bigint), r.value ->> 2, r.value ->> 3, r.value ->> 4, r.value ->> 5, \
-         r.value ->> 6, r.value ->> 7, r.value ->> 8, r.value ->> 9, r.value ->> 10, r.value ->> 11, r.value ->> 12, \
-         cast($2 as bigint) from ",
-        rows ""
-    );
-    const DELIVERIES: Sql = sql!(
-        "insert into delivery (mesh_id, message_seq, recipient, member_id, priority, size_bytes) \
-         select r.value ->> 0, cast(r.value ->> 1 as bigint), r.value ->> 2, r.value ->> 3, r.value ->> 4, \
-         cast(r.value ->> 5 as bigint) from ",
-        rows ""
-    );
-    if accepted.is_empty() {
-        return Ok(());
-    }
-    let messages: Vec<_> = accepted
-        .iter()
-        .map(|Accepted { message, id, seq, .. }| {
-            #[rustfmt::skip]
-            let columns = (
-                &message.mesh_id, seq, id, &message.sender_member_id, &message.sender_pubkey, &message.sender_name,
-                &message.target, message.priority, &message.nonce, &message.ciphertext,
-                message.ext.as_ref().map(|ext| ext.get()), &message.client_message_id, &message.request_fingerprint,
-            );
-            columns
-        })
-        .collect();
-    let now = batch.now.as_millis();
-    batch.connection().execute(MESSAGES, &[(&json(&messages)?).into(), now.into()]).await?;
-    let deliveries: Vec<_> = accepted
-        .iter()
-        .map(|Accepted { message, seq, recipient, owner, .. }| {
-            (&message.mesh_id, seq, recipient.to_string(), owner, message.priority, message.size_bytes())
-        })
-        .collect();
-    batch.connection().execute(DELIVERIES, &[(&json(&deliveries)?).into()]).await?;
-    for Accepted { message, recipient, .. } in accepted {
-        batch.ring(&message.mesh_id, recipient);
-    }
-    Ok(())
 }

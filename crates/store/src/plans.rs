@@ -110,7 +110,7 @@ async fn write(
     let recipient = Recipient::Member(bob.clone());
     let claim = Claim {
         mesh_id: mesh_id.clone(),
-        recipient: recipient.clone(),
+        recipients: vec![recipient.clone()],
         connection: connection.clone(),
         after_seq: 0,
         urgent_only: false,
@@ -118,6 +118,7 @@ async fn write(
         max_bytes: 1 << 20,
         lease: Duration::from_secs(30),
         is_retry: false,
+        waits: false,
     };
     let rows = store.claim(claim).await.await.unwrap();
     let held = rows.iter().map(|row| (row.delivery, Duration::from_mins(1))).collect();
@@ -163,10 +164,11 @@ async fn sqlite_reaches_every_row_by_an_index() {
     let store = open(url, later).await;
     assert_eq!(store.sweep().await.unwrap(), 1);
     let statements = noted();
-    assert!(statements.len() > 40, "{} statements", statements.len());
+    assert!(statements.len() > 35, "{} statements", statements.len());
     let mut reader = store.db().read().await.unwrap();
     let Reader::Sqlite(connection) = &mut reader else { panic!("not SQLite") };
-    for (sql, _) in statements {
+    // A text may hold several statements.
+    for sql in statements.iter().flat_map(|(sql, _)| sql.split("; ")) {
         if may_be_scanned(sql) {
             continue;
         }
@@ -215,8 +217,12 @@ async fn postgres_reaches_every_row_by_an_index() {
             let explain = AssertSqlSafe(format!("explain execute {call}"));
             let rows = sqlx::raw_sql(explain).fetch_all(&mut **connection).await.unwrap();
             let plan: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
-            let reads_all = |step: &String| step.contains("Seq Scan on") || step.contains("Hash Join");
-            if plan.iter().any(reads_all) {
+            let reads_all = |(number, step): (usize, &String)| {
+                let by_index = step.contains("Index Scan using") || step.contains("Index Only Scan using");
+                let is_whole = by_index && plan.get(number + 1).is_none_or(|next| !next.contains("Index Cond"));
+                step.contains("Seq Scan on") || step.contains("Hash Join") || is_whole
+            };
+            if plan.iter().enumerate().any(reads_all) {
                 bad.push(format!("{sql}\n{}", plan.join("\n")));
             }
         }

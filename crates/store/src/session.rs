@@ -264,8 +264,8 @@ async fn remember(
         return Ok(());
     }
     let now = batch.now.as_millis();
-    batch.connection().execute(HANDSHAKES, &[(&json(&handshakes)?).into(), now.into()]).await?;
-    batch.connection().execute(SEEN, &[(&json(&seen)?).into(), now.into()]).await?;
+    batch.connection().later(HANDSHAKES, &[(&json(&handshakes)?).into(), now.into()]).await?;
+    batch.connection().later(SEEN, &[(&json(&seen)?).into(), now.into()]).await?;
     Ok(())
 }
 
@@ -295,10 +295,10 @@ async fn own_sessions(batch: &mut Batch, sessions: &[(&MeshId, SessionClaim, Mem
             latest
         });
     let rows: Vec<_> = latest.iter().map(|((mesh, key), (proven, member))| (mesh, key, member, proven)).collect();
-    batch.connection().execute(SESSIONS, &[(&json(&rows)?).into(), now.into()]).await?;
+    batch.connection().later(SESSIONS, &[(&json(&rows)?).into(), now.into()]).await?;
     for (mesh, session, member, _) in sessions.iter().filter(|(.., moved)| *moved) {
         let key = session.pubkey.to_string();
-        batch.connection().execute(MOVE_MAIL, &[mesh.as_str().into(), (&key).into(), member.as_str().into()]).await?;
+        batch.connection().later(MOVE_MAIL, &[mesh.as_str().into(), (&key).into(), member.as_str().into()]).await?;
     }
     Ok(())
 }

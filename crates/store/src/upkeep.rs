@@ -84,8 +84,8 @@ impl Store {
              where mesh_id = $1 and message_seq > $2 and message_seq <= $3 and state = 'queued'"
         );
         const EXPIRE: Sql = sql!(
-            "update delivery set state = 'expired', ended_at = $4 \
-             where mesh_id = $1 and message_seq > $2 and message_seq <= $3 and state = 'queued'"
+            "update delivery set state = 'expired', ended_at = $4, claim_incarnation = null, claim_connection = null, \
+             claim_until = null where mesh_id = $1 and message_seq > $2 and message_seq <= $3 and state = 'queued'"
         );
         const DONE: Sql = sql!("update mesh_head set expired_seq = $2 where mesh_id = $1");
         let id: Value<'_> = mesh.as_str().into();
@@ -169,9 +169,8 @@ impl Checkpoints {
         if bytes > WAL_LIMIT_BYTES || frames > WAL_FRAMES {
             let started = self.clock.instant();
             // Holding the one writer is what makes the journal pause. Little is left to copy: the rest was copied just before.
-            let mut paused = writer.acquire().await?;
             let start_again = if bytes > WAL_LIMIT_BYTES { TRUNCATE } else { RESTART };
-            sqlx::query(start_again).execute(&mut *paused).await?;
+            writer.alone(async |paused| sqlx::query(start_again).execute(paused).await).await?;
             let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
             self.meters.longest_pause_micros.fetch_max(micros, Ordering::Relaxed);
         }

@@ -1,18 +1,19 @@
 //! The mail of one connection: when to ask the store for it, what to do with the answer, what to ask for again.
 //!
-//! It asks when somebody rang and there is room, one question per kind of mail at a time. Two answers are on their way at most, and
-//! a question without an answer is put again a second later: rows that it took all the same are handed out then, in their order.
+//! While there is room, one question for what is next is always out: the store answers it once there is something. It is put anew
+//! when other mail is this connection's to take, or when older mail came free. A question that got an error is put again a second
+//! later: rows that it took all the same are handed out then, in their order.
 
-use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use claudemesh_proto::limits::MAX_EXT_BYTES;
 use claudemesh_proto::message::ClientAck;
-use claudemesh_store::{Claim, Claimed, DeliveryId, Pending, Recipient, Reclaim, Release, Ring, StoreError};
+use claudemesh_store::{Claim, Claimed, DeliveryId, Pending, Recipient, Reclaim, Release, Ring, StoreError, Withdraw};
 
 use crate::app::App;
 use crate::calls::Live;
-use crate::session::mailbox::{Mailbox, Slot};
+use crate::session::mailbox::Mailbox;
 
 /// Clients that say nothing of themselves need this long after hello_ack before they can take a push.
 const A_MOMENT: Duration = Duration::from_millis(50);
@@ -23,10 +24,11 @@ const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 
 pub(crate) struct Mail {
     mailbox: Mailbox,
-    asked: VecDeque<Asked>,
-    /// There may be mail that was not asked for yet.
+    next: Option<Next>,
+    again: Option<Again>,
+    /// What is asked for may not be what should be.
     look: bool,
-    /// Some of it may be older than what was claimed last.
+    /// There may be mail that is older than what was claimed last.
     from_start: bool,
     /// A question got no answer, and may have taken rows all the same.
     is_unanswered: bool,
@@ -42,17 +44,23 @@ pub(crate) struct Leftover {
     recipients: Vec<Recipient>,
 }
 
-/// A question on its way.
-struct Asked {
-    question: Question,
+/// The question for what is next.
+struct Next {
+    recipients: Vec<Recipient>,
+    is_withdrawn: bool,
     answer: Pending<Vec<Claimed>>,
 }
 
-enum Question {
-    /// What is next, within this window.
-    Next { slot: Slot, max_rows: usize, max_bytes: i64 },
-    /// What was held and not acknowledged in time.
-    Again(Vec<DeliveryId>),
+/// The question for what was held and not acknowledged in time.
+struct Again {
+    rows: Vec<DeliveryId>,
+    answer: Pending<Vec<Claimed>>,
+}
+
+/// What the store says to one of the two questions.
+pub(crate) enum Answer {
+    Next(Result<Vec<Claimed>, StoreError>),
+    Again(Result<Vec<Claimed>, StoreError>),
 }
 
 impl Mail {
@@ -60,7 +68,8 @@ impl Mail {
         let now = app.clock.instant();
         Self {
             mailbox: Mailbox::new(app.settings.config.claim_lease),
-            asked: VecDeque::new(),
+            next: None,
+            again: None,
             look: true,
             from_start: false,
             is_unanswered: false,
@@ -70,98 +79,109 @@ impl Mail {
 
     /// Somebody rang.
     pub(crate) fn rung(&mut self, from_start: bool) {
-        // An answer that is on its way moves the cursor on: it is only set back when the next question is put.
         self.from_start |= from_start;
         self.look = true;
     }
 
-    /// Asks for what is next, when there may be something and there is room for it.
+    /// Sees to it that the right question for what is next is out, when there is room for an answer.
     pub(crate) async fn ask(&mut self, app: &App, live: &Live) {
-        let is_time = self.look && self.asked.is_empty() && app.clock.instant() >= self.look_from;
-        let Some(room) = self.mailbox.room().filter(|_| is_time) else { return };
+        if !self.look || app.clock.instant() < self.look_from {
+            return;
+        }
+        let Some(room) = self.mailbox.room() else { return };
         self.look = false;
+        let recipients = recipients(app, live);
+        if let Some(next) = &mut self.next {
+            // The answer, rows or none, makes it look again.
+            if !next.is_withdrawn && (self.from_start || next.recipients != recipients) {
+                next.is_withdrawn = true;
+                drop(app.store.withdraw(withdrawal(live)).await);
+            }
+            return;
+        }
+        if recipients.is_empty() {
+            return;
+        }
         if std::mem::take(&mut self.from_start) {
             self.mailbox.look_from_start();
         }
-        let is_retry = std::mem::take(&mut self.is_unanswered);
-        let takes = app.hub.takes(&live.mesh_id, live.seat.presence_id());
-        let member = takes.member.then(|| (Slot::Member, Recipient::Member(live.member_id.clone())));
-        let session = takes.session.map(|key| (Slot::Session, Recipient::Session(key)));
-        // Two kinds of mail share the window.
-        let shares = if member.is_some() && session.is_some() { 2 } else { 1 };
-        let (max_rows, max_bytes) = (room.rows / shares, room.bytes / i64::try_from(shares).unwrap_or(1));
-        for (slot, recipient) in member.into_iter().chain(session) {
-            let claim = Claim {
-                mesh_id: live.mesh_id.clone(),
-                recipient,
-                connection: live.seat.connection().clone(),
-                after_seq: self.mailbox.after(slot),
-                urgent_only: false,
-                max_rows,
-                max_bytes,
-                lease: self.mailbox.lease(),
-                is_retry,
-            };
-            let answer = app.store.claim(claim).await;
-            let question = Question::Next { slot, max_rows, max_bytes };
-            self.asked.push_back(Asked { question, answer });
-        }
+        let claim = Claim {
+            mesh_id: live.mesh_id.clone(),
+            recipients: recipients.clone(),
+            connection: live.seat.connection().clone(),
+            after_seq: self.mailbox.after(),
+            urgent_only: false,
+            max_rows: room.rows,
+            max_bytes: room.bytes,
+            lease: self.mailbox.lease(),
+            is_retry: std::mem::take(&mut self.is_unanswered),
+            waits: true,
+        };
+        let answer = app.store.claim(claim).await;
+        self.next = Some(Next { recipients, is_withdrawn: false, answer });
     }
 
     /// Asks again for what was not acknowledged in time.
     pub(crate) async fn ask_again(&mut self, app: &App, live: &Live) {
-        let is_asked = self.asked.iter().any(|asked| matches!(asked.question, Question::Again(_)));
-        if is_asked || app.clock.instant() < self.look_from {
+        if self.again.is_some() || app.clock.instant() < self.look_from {
             return;
         }
         let rows = self.mailbox.overdue(app.clock.now());
         if rows.is_empty() {
             return;
         }
-        let question = Question::Again(rows.iter().map(|(delivery, _)| *delivery).collect());
         let connection = live.seat.connection().clone();
+        let asked = rows.iter().map(|(delivery, _)| *delivery).collect();
         let answer = app.store.reclaim(Reclaim { mesh_id: live.mesh_id.clone(), connection, rows }).await;
-        self.asked.push_back(Asked { question, answer });
+        self.again = Some(Again { rows: asked, answer });
     }
 
-    /// The answer to the oldest question; never, when there is none. Dropping the future loses nothing.
-    pub(crate) async fn answered(&mut self) -> Result<Vec<Claimed>, StoreError> {
-        match self.asked.front_mut() {
-            Some(asked) => (&mut asked.answer).await,
-            None => std::future::pending().await,
-        }
-    }
-
-    /// Takes the answer to the oldest question into the mailbox; what is to be pushed.
-    pub(crate) fn take(&mut self, app: &App, answer: Result<Vec<Claimed>, StoreError>) -> Vec<Claimed> {
-        let Some(Asked { question, .. }) = self.asked.pop_front() else { return Vec::new() };
-        let Ok(claimed) = answer else {
-            self.is_unanswered |= matches!(question, Question::Next { .. });
-            self.look = true;
-            self.look_from = app.clock.instant() + RETRY;
-            return Vec::new();
-        };
-        let slot = match question {
-            Question::Next { slot, max_rows, max_bytes } => {
-                let taken: i64 = claimed.iter().map(|row| row.size_bytes).sum();
-                let largest = app.settings.config.max_message_bytes + MAX_EXT_BYTES;
-                // The window was the limit, or may have been for a row of the largest size: there may be more.
-                let is_full = taken.saturating_add(i64::try_from(largest).unwrap_or(i64::MAX)) > max_bytes;
-                self.look |= claimed.len() >= max_rows || is_full && !claimed.is_empty();
-                Some(slot)
+    /// What the store says next; never, when nothing is asked. Dropping the future loses nothing.
+    pub(crate) async fn answered(&mut self) -> Answer {
+        std::future::poll_fn(|context| {
+            if let Some(again) = &mut self.again
+                && let Poll::Ready(answer) = Pin::new(&mut again.answer).poll(context)
+            {
+                return Poll::Ready(Answer::Again(answer));
             }
-            Question::Again(asked) => {
+            match &mut self.next {
+                Some(next) => Pin::new(&mut next.answer).poll(context).map(Answer::Next),
+                None => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    /// Takes an answer into the mailbox; what is to be pushed.
+    pub(crate) fn take(&mut self, app: &App, answer: Answer) -> Vec<Claimed> {
+        let now = app.clock.now();
+        match answer {
+            Answer::Next(answer) => {
+                self.next = None;
+                self.look = true;
+                let Ok(claimed) = answer else {
+                    self.is_unanswered = true;
+                    self.look_from = app.clock.instant() + RETRY;
+                    return Vec::new();
+                };
+                self.mailbox.take(&claimed, now);
+                claimed
+            }
+            Answer::Again(answer) => {
+                let asked = self.again.take().map(|again| again.rows).unwrap_or_default();
+                let Ok(claimed) = answer else {
+                    self.look_from = app.clock.instant() + RETRY;
+                    return Vec::new();
+                };
                 let is_gone = |delivery: &DeliveryId| claimed.iter().all(|row| row.delivery != *delivery);
                 let gone: Vec<DeliveryId> = asked.into_iter().filter(is_gone).collect();
                 self.mailbox.forget(&gone);
-                None
+                for row in &claimed {
+                    self.mailbox.hold(row, now);
+                }
+                claimed
             }
-        };
-        let now = app.clock.now();
-        for row in &claimed {
-            self.mailbox.take(slot, row, now);
         }
-        claimed
     }
 
     /// The delivery that an ack ends, if this connection holds it.
@@ -182,11 +202,17 @@ impl Mail {
 
     /// Lets go of everything, also of what is still being claimed; what the store did not take back.
     pub(crate) async fn release(&mut self, app: &App, live: &Live) -> Option<Leftover> {
-        for Asked { answer, question } in std::mem::take(&mut self.asked) {
-            let now = app.clock.now();
-            match answer.await {
-                Ok(rows) => rows.iter().for_each(|row| self.mailbox.take(None, row, now)),
-                Err(_) => self.is_unanswered |= matches!(question, Question::Next { .. }),
+        if let Some(again) = self.again.take() {
+            // Whatever the answer is, the rows are held already.
+            let _ = again.answer.await;
+        }
+        if let Some(next) = self.next.take() {
+            if !next.is_withdrawn {
+                drop(app.store.withdraw(withdrawal(live)).await);
+            }
+            match next.answer.await {
+                Ok(rows) => self.mailbox.take(&rows, app.clock.now()),
+                Err(_) => self.is_unanswered = true,
             }
         }
         let (mesh_id, connection) = (live.mesh_id.clone(), live.seat.connection().clone());
@@ -197,6 +223,17 @@ impl Mail {
         let (is_unanswered, lease) = (self.is_unanswered, self.mailbox.lease());
         (!is_released || is_unanswered).then_some(Leftover { release, is_unanswered, lease, recipients })
     }
+}
+
+/// Whose mail the connection takes now.
+fn recipients(app: &App, live: &Live) -> Vec<Recipient> {
+    let takes = app.hub.takes(&live.mesh_id, live.seat.presence_id());
+    let member = takes.member.then(|| Recipient::Member(live.member_id.clone()));
+    member.into_iter().chain(takes.session.map(Recipient::Session)).collect()
+}
+
+fn withdrawal(live: &Live) -> Withdraw {
+    Withdraw { mesh_id: live.mesh_id.clone(), connection: live.seat.connection().clone() }
 }
 
 impl Leftover {

@@ -27,7 +27,7 @@ use crate::calls::{self, Live, message};
 use crate::edge::greet::{self, Greeted};
 use crate::edge::guests::Guest;
 use crate::edge::line::{Incoming, Line, Stuck};
-use crate::edge::mail::{Leftover, Mail};
+use crate::edge::mail::{Answer, Leftover, Mail};
 use crate::edge::server::Running;
 use crate::fault::Fault;
 use crate::hub::{Parting, SHUTTING_DOWN};
@@ -148,7 +148,7 @@ impl Connection {
                 }
             }
             appended = oldest(&mut self.sends) => self.answer_send(appended).await?,
-            claimed = self.mail.answered() => self.hand_over(claimed).await?,
+            answer = self.mail.answered() => self.hand_over(answer).await?,
             () = self.live.seat.doorbell().rung() => self.on_ring()?,
             () = timer => self.on_time().await?,
         }
@@ -276,8 +276,8 @@ impl Connection {
     }
 
     /// Pushes what was claimed.
-    async fn hand_over(&mut self, claimed: Result<Vec<Claimed>, StoreError>) -> Result<(), Stuck> {
-        for row in self.mail.take(&self.app, claimed) {
+    async fn hand_over(&mut self, answer: Answer) -> Result<(), Stuck> {
+        for row in self.mail.take(&self.app, answer) {
             self.app.metrics.pushed();
             let push = BrokerFrame::Push(Box::new(self.push(row)));
             self.line.feed(Addressed { frame: push, request_id: None }.to_json()).await?;

@@ -124,6 +124,11 @@ impl Room {
         }
         let doorbell = Arc::new(Doorbell::default());
         let presence_id = presence.id.clone();
+        // Whose turn it was may wait for mail that is no longer its own to take.
+        self.ring(&Recipient::Member(presence.member_id.clone()), false);
+        if let Some(session) = presence.session {
+            self.ring(&Recipient::Session(session.pubkey), false);
+        }
         self.entrances += 1;
         self.open += 1;
         self.leases.insert(presence.lease.clone(), presence_id.clone());

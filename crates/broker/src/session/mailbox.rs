@@ -21,8 +21,8 @@ pub(crate) struct Mailbox {
     lease: Duration,
     held: BTreeMap<i64, Held>,
     bytes: i64,
-    /// The highest number claimed so far, per kind of mail.
-    after: [i64; 2],
+    /// The highest number claimed so far.
+    after: i64,
 }
 
 #[derive(Debug)]
@@ -36,13 +36,6 @@ struct Held {
     leases: u32,
 }
 
-/// The two kinds of mail of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Slot {
-    Member,
-    Session,
-}
-
 /// How much a connection can be handed now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Room {
@@ -50,18 +43,9 @@ pub(crate) struct Room {
     pub(crate) bytes: i64,
 }
 
-impl Slot {
-    fn index(self) -> usize {
-        match self {
-            Self::Member => 0,
-            Self::Session => 1,
-        }
-    }
-}
-
 impl Mailbox {
     pub(crate) fn new(lease: Duration) -> Self {
-        Self { lease, held: BTreeMap::new(), bytes: 0, after: [0; 2] }
+        Self { lease, held: BTreeMap::new(), bytes: 0, after: 0 }
     }
 
     /// Room for more, once half the window is free.
@@ -76,20 +60,26 @@ impl Mailbox {
         self.lease
     }
 
-    pub(crate) fn after(&self, slot: Slot) -> i64 {
-        self.after.get(slot.index()).copied().unwrap_or_default()
+    pub(crate) fn after(&self) -> i64 {
+        self.after
     }
 
     /// The next claim looks at everything that is free, not only at what is new.
     pub(crate) fn look_from_start(&mut self) {
-        self.after = [0; 2];
+        self.after = 0;
     }
 
-    /// Takes what was claimed. Leases are counted from here, a little after the store's, so that the store's has ended when ours has.
-    pub(crate) fn take(&mut self, slot: Option<Slot>, claimed: &Claimed, now: Timestamp) {
-        if let Some(after) = slot.and_then(|slot| self.after.get_mut(slot.index())) {
-            *after = (*after).max(claimed.seq);
+    /// Takes what was claimed, in order: whatever else is free is newer than the last of it.
+    pub(crate) fn take(&mut self, claimed: &[Claimed], now: Timestamp) {
+        for row in claimed {
+            self.hold(row, now);
         }
+        self.after = claimed.last().map_or(self.after, |row| row.seq);
+    }
+
+    /// Holds a row, for the first time or once more. Leases are counted from here, a little after the store's, so that the store's
+    /// has ended when ours has.
+    pub(crate) fn hold(&mut self, claimed: &Claimed, now: Timestamp) {
         let leases = self.held.get(&claimed.seq).map_or(0, |held| held.leases) + 1;
         let held = Held {
             delivery: claimed.delivery,
@@ -190,7 +180,8 @@ mod tests {
 
     fn holding(seqs: std::ops::Range<i64>) -> Mailbox {
         let mut mailbox = Mailbox::new(LEASE);
-        seqs.for_each(|seq| mailbox.take(Some(Slot::Member), &claimed(seq, 100), at(0)));
+        let rows: Vec<Claimed> = seqs.map(|seq| claimed(seq, 100)).collect();
+        mailbox.take(&rows, at(0));
         mailbox
     }
 
@@ -208,7 +199,7 @@ mod tests {
         mailbox.acknowledge(&by_broker_id(127));
         assert_eq!(mailbox.room().map(|room| room.rows), Some(128));
         let mut heavy = Mailbox::new(LEASE);
-        heavy.take(Some(Slot::Member), &claimed(1, WINDOW_BYTES), at(0));
+        heavy.hold(&claimed(1, WINDOW_BYTES), at(0));
         assert_eq!(heavy.room(), None);
     }
 
@@ -233,10 +224,23 @@ mod tests {
         mailbox.acknowledge(&by_broker_id(1));
         let minute = Duration::from_mins(1);
         assert_eq!(mailbox.overdue(at(30)), vec![(DeliveryId::from_row(2), minute), (DeliveryId::from_row(3), minute)]);
-        mailbox.take(None, &claimed(2, 100), at(30));
+        mailbox.hold(&claimed(2, 100), at(30));
         assert_eq!(mailbox.overdue(at(90)).first(), Some(&(DeliveryId::from_row(2), minute * 2)));
-        (0..10).for_each(|_| mailbox.take(None, &claimed(2, 100), at(90)));
+        (0..10).for_each(|_| mailbox.hold(&claimed(2, 100), at(90)));
         assert_eq!(mailbox.overdue(at(5000)).first().map(|(_, lease)| *lease), Some(LONGEST_LEASE));
+    }
+
+    #[test]
+    fn a_claim_goes_on_after_the_last_row_of_the_one_before() {
+        let mut mailbox = holding(1..4);
+        assert_eq!(mailbox.after(), 3);
+        mailbox.hold(&claimed(9, 100), at(0));
+        assert_eq!(mailbox.after(), 3);
+        // Older rows came free, more than fit: what lies between them and what is held is still to be claimed.
+        mailbox.take(&[claimed(1, 100), claimed(2, 100)], at(0));
+        assert_eq!(mailbox.after(), 2);
+        mailbox.take(&[], at(0));
+        assert_eq!(mailbox.after(), 2);
     }
 
     #[test]

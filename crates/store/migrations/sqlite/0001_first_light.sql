@@ -104,7 +104,7 @@ create table message (
     primary key (mesh_id, seq),
     foreign key (mesh_id, sender_member_id) references member (mesh_id, id)
 );
-create unique index message_dedupe on message (mesh_id, sender_member_id, client_message_id)
+create unique index message_dedupe on message (client_message_id, sender_member_id, mesh_id)
     where client_message_id is not null;
 
 -- One row per message and recipient: a member's id, or a session's key. `claimed` is not a state but a claim that holds.

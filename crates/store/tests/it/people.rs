@@ -128,7 +128,7 @@ impl Town {
     pub(crate) fn wish(&self, recipient: Recipient, connection: &PresenceId) -> Claim {
         Claim {
             mesh_id: self.mesh.clone(),
-            recipient,
+            recipients: vec![recipient],
             connection: connection.clone(),
             after_seq: 0,
             urgent_only: false,
@@ -136,6 +136,7 @@ impl Town {
             max_bytes: 1 << 20,
             lease: LEASE,
             is_retry: false,
+            waits: false,
         }
     }
 

@@ -1,0 +1,120 @@
+//! What the journal is asked for, and what becomes of it.
+
+use tokio::sync::oneshot;
+
+use claudemesh_proto::MeshId;
+
+use crate::delivery::{Claim, Claimed, Reclaim, Withdraw};
+use crate::error::StoreError;
+use crate::message::{Appended, NewMessage};
+use crate::session::{Admission, Admitted};
+use crate::settle::{Release, Settle};
+
+/// A request, and where its answer goes.
+pub(crate) type Entry = (Request, oneshot::Sender<Result<Outcome, StoreError>>);
+
+/// Something for the journal to write.
+#[derive(Debug)]
+pub(crate) enum Request {
+    Admit(Admission),
+    Append(Box<NewMessage>),
+    Claim(Claim),
+    Reclaim(Reclaim),
+    Settle(Settle),
+    Release(Release),
+    Withdraw(Withdraw),
+}
+
+/// What became of a [`Request`].
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Admitted(Admitted),
+    Appended(Appended),
+    Claimed(Vec<Claimed>),
+    /// A claim that waits found nothing.
+    Nothing,
+    Done,
+}
+
+impl Request {
+    pub(crate) fn mesh_id(&self) -> &MeshId {
+        match self {
+            Self::Admit(admission) => &admission.mesh_id,
+            Self::Append(message) => &message.mesh_id,
+            Self::Claim(claim) => &claim.mesh_id,
+            Self::Reclaim(again) => &again.mesh_id,
+            Self::Settle(settle) => &settle.mesh_id,
+            Self::Release(release) => &release.mesh_id,
+            Self::Withdraw(withdraw) => &withdraw.mesh_id,
+        }
+    }
+
+    /// About how many bytes it puts into the values of a batch's statements.
+    pub(crate) fn weight(&self) -> usize {
+        /// Ids, keys and names.
+        const FIELDS: usize = 1024;
+        match self {
+            Self::Append(message) => FIELDS + usize::try_from(message.size_bytes()).unwrap_or(usize::MAX),
+            // It names rows, and they are read whatever they weigh: as much as a connection's window.
+            Self::Reclaim(_) => 1 << 20,
+            Self::Release(release) => FIELDS + release.held.len() * 64,
+            // What a claim reads has a limit of its own.
+            Self::Admit(_) | Self::Claim(_) | Self::Settle(_) | Self::Withdraw(_) => FIELDS,
+        }
+    }
+
+    /// A claim as far as [`Request::undo`] needs it; `None` for what hands out no rows.
+    pub(crate) fn without_rows(&self) -> Option<Self> {
+        match self {
+            Self::Claim(claim) => Some(Self::Claim(claim.clone())),
+            Self::Reclaim(Reclaim { mesh_id, connection, .. }) => {
+                let (mesh_id, connection) = (mesh_id.clone(), connection.clone());
+                Some(Self::Reclaim(Reclaim { mesh_id, connection, rows: Vec::new() }))
+            }
+            _ => None,
+        }
+    }
+
+    /// What frees the rows again that were handed to somebody who is gone.
+    pub(crate) fn undo(&self, outcome: Outcome) -> Option<Self> {
+        let Outcome::Claimed(rows) = outcome else { return None };
+        let (mesh_id, connection) = match self {
+            Self::Claim(claim) => (&claim.mesh_id, &claim.connection),
+            Self::Reclaim(again) => (&again.mesh_id, &again.connection),
+            _ => return None,
+        };
+        let held: Vec<_> = rows.into_iter().map(|row| (row.delivery, row.recipient)).collect();
+        (!held.is_empty())
+            .then(|| Self::Release(Release { mesh_id: mesh_id.clone(), connection: connection.clone(), held }))
+    }
+}
+
+/// The requests of a batch by kind, each kind in order, each with its place in the batch.
+#[derive(Default)]
+pub(crate) struct Sorted<'a> {
+    pub(crate) admissions: Vec<(usize, &'a Admission)>,
+    pub(crate) messages: Vec<(usize, &'a NewMessage)>,
+    pub(crate) claims: Vec<(usize, &'a Claim)>,
+    pub(crate) reclaims: Vec<(usize, &'a Reclaim)>,
+    pub(crate) settles: Vec<&'a Settle>,
+    pub(crate) releases: Vec<&'a Release>,
+}
+
+impl<'a> Sorted<'a> {
+    pub(crate) fn of(entries: &'a [Entry]) -> Self {
+        let mut sorted = Self::default();
+        for (index, (request, _)) in entries.iter().enumerate() {
+            match request {
+                Request::Admit(admission) => sorted.admissions.push((index, admission)),
+                Request::Append(message) => sorted.messages.push((index, message)),
+                Request::Claim(claim) => sorted.claims.push((index, claim)),
+                Request::Reclaim(again) => sorted.reclaims.push((index, again)),
+                Request::Settle(settle) => sorted.settles.push(settle),
+                Request::Release(release) => sorted.releases.push(release),
+                // It changes nothing in the database.
+                Request::Withdraw(_) => {}
+            }
+        }
+        sorted
+    }
+}
