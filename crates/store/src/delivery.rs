@@ -170,7 +170,7 @@ async fn free(batch: &mut Batch, claims: &[&Claim], asked: &[(usize, &Recipient)
                    and (p.claim_until is null or p.claim_until <= $2 or p.claim_connection = r.value ->> 5 or not exists ( \
                      select 1 from node n where n.incarnation = p.claim_incarnation and n.heartbeat_at > $3)) \
                    order by p.message_seq limit 256) \
-                 where not exists (select 1 from member o where o.mesh_id = r.value ->> 1 and o.revoked_at is not null \
+                 where not exists (select 1 from member o where o.mesh_id || '' = r.value ->> 1 and o.revoked_at is not null \
                    and o.id = coalesce((select s.member_id from session s where s.mesh_id = r.value ->> 1 \
                      and s.session_pubkey = r.value ->> 2), r.value ->> 2))",
         postgres: "select json_agg(json_build_array(d.message_seq, cast(r.value ->> 0 as bigint), d.id, d.size_bytes))::text \
@@ -182,7 +182,7 @@ async fn free(batch: &mut Batch, claims: &[&Claim], asked: &[(usize, &Recipient)
                      and (p.claim_until is null or p.claim_until <= $2 or p.claim_connection = r.value ->> 5 or not exists ( \
                        select 1 from node n where n.incarnation = p.claim_incarnation and n.heartbeat_at > $3)) \
                      order by p.message_seq limit 256) d \
-                   where not exists (select 1 from member o where o.mesh_id = r.value ->> 1 and o.revoked_at is not null \
+                   where not exists (select 1 from member o where o.mesh_id || '' = r.value ->> 1 and o.revoked_at is not null \
                      and o.id = coalesce((select s.member_id from session s where s.mesh_id = r.value ->> 1 \
                        and s.session_pubkey = r.value ->> 2), r.value ->> 2))",
     );
@@ -306,7 +306,7 @@ async fn take(batch: &mut Batch, chosen: Vec<Chosen>, holders: &[&PresenceId]) -
             "$1",
             " left join delivery d on d.id = cast(r.value ->> 1 as bigint) \
               left join message m on m.mesh_id = d.mesh_id and m.seq = d.message_seq \
-              left join member s on s.mesh_id = m.mesh_id and s.id = m.sender_member_id"
+              left join member s on s.id = m.sender_member_id and s.mesh_id || '' = m.mesh_id"
         )
     );
     if chosen.is_empty() {

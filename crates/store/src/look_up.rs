@@ -19,7 +19,8 @@ pub(crate) type Endable = (i64, MeshId, String, i64);
 /// [`Endable`] for (delivery, mesh, member that acknowledges) and for (mesh, number, recipient, message, member).
 ///
 /// The joins are left joins whose results are filtered by expressions: PostgreSQL could otherwise begin with all that is queued, or
-/// with all messages of a mesh, and look for each of them among the few rows that are asked for.
+/// with all messages of a mesh, and look for each of them among the few rows that are asked for. And of two indexes of which it
+/// could use a part, the mesh, it may take the wrong one: `mesh_id || ''` leaves it the one that begins with the other column.
 pub(crate) const LOOK_UP: Sql = columns!(
     read(
         "cast(r.value ->> 0 as bigint), m.id, m.request_fingerprint, m.target_spec, m.nonce, m.ciphertext",
@@ -33,8 +34,8 @@ pub(crate) const LOOK_UP: Sql = columns!(
         "$2",
         " left join member m on m.mesh_id = r.value ->> 1 and m.peer_pubkey = r.value ->> 2 \
           left join session s on s.mesh_id = r.value ->> 1 and s.session_pubkey = r.value ->> 2 \
-          left join member o on o.mesh_id = s.mesh_id and o.id = s.member_id and o.revoked_at is null \
-          left join member f on f.mesh_id = r.value ->> 1 and f.id = r.value ->> 3 and f.revoked_at is null \
+          left join member o on o.id = s.member_id and o.mesh_id || '' = s.mesh_id and o.revoked_at is null \
+          left join member f on f.id = r.value ->> 3 and f.mesh_id || '' = r.value ->> 1 and f.revoked_at is null \
           left join backlog b on b.mesh_id = r.value ->> 1 and b.recipient = coalesce(m.id, r.value ->> 2) \
           left join mesh_head h on h.mesh_id = r.value ->> 1"
     ),
@@ -42,7 +43,7 @@ pub(crate) const LOOK_UP: Sql = columns!(
         "d.id, d.mesh_id, d.recipient, d.size_bytes",
         "$3",
         " left join delivery d on d.id = cast(r.value ->> 0 as bigint) \
-          left join member k on k.mesh_id = d.mesh_id and k.id = d.member_id \
+          left join member k on k.id = d.member_id and k.mesh_id || '' = d.mesh_id \
          where coalesce(d.state, '') = 'queued' and coalesce(d.mesh_id, '') = r.value ->> 1 \
          and coalesce(d.member_id, '') = r.value ->> 2 and k.revoked_at is null"
     ),
@@ -52,7 +53,7 @@ pub(crate) const LOOK_UP: Sql = columns!(
         " left join delivery d on d.mesh_id = r.value ->> 0 and d.message_seq = cast(r.value ->> 1 as bigint) \
           and d.recipient = r.value ->> 2 \
           left join message m on m.mesh_id = d.mesh_id and m.seq = d.message_seq \
-          left join member k on k.mesh_id = d.mesh_id and k.id = d.member_id \
+          left join member k on k.id = d.member_id and k.mesh_id || '' = d.mesh_id \
          where coalesce(d.state, '') = 'queued' and coalesce(m.id, '') = r.value ->> 3 \
          and coalesce(d.member_id, '') = r.value ->> 4 and k.revoked_at is null"
     ),

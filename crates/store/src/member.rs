@@ -44,7 +44,7 @@ impl Store {
 
     /// What a member may do now; `None` when it was removed or never was.
     pub async fn role(&self, mesh_id: &MeshId, member_id: &MemberId) -> Result<Option<MemberRole>, StoreError> {
-        const ROLE: Sql = sql!("select role from member where mesh_id = $1 and id = $2 and revoked_at is null");
+        const ROLE: Sql = sql!("select role from member where mesh_id || '' = $1 and id = $2 and revoked_at is null");
         let mut reader = self.db().read().await?;
         let row = reader.connection().row(ROLE, &[mesh_id.as_str().into(), member_id.as_str().into()]).await?;
         Ok(row.map(|row| row.parsed(0)).transpose()?)

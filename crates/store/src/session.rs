@@ -258,7 +258,7 @@ async fn remember(
     );
     const SEEN: Sql = sql!(
         "update member set last_seen_at = $2 from ",
-        rows " where member.mesh_id = r.value ->> 0 and member.id = r.value ->> 1"
+        rows " where member.id = r.value ->> 1 and member.mesh_id || '' = r.value ->> 0"
     );
     if handshakes.is_empty() {
         return Ok(());

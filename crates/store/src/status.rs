@@ -47,7 +47,7 @@ impl Store {
             "select d.recipient, d.member_id, m.display_name, m.peer_pubkey, d.state, d.ended_at, \
              case when d.claim_until > $3 and exists (select 1 from node n where n.incarnation = d.claim_incarnation \
              and n.heartbeat_at > $4) then 'yes' else 'no' end \
-             from delivery d join member m on m.mesh_id = d.mesh_id and m.id = d.member_id \
+             from delivery d join member m on m.id = d.member_id and m.mesh_id || '' = d.mesh_id \
              where d.mesh_id = $1 and d.message_seq = $2 order by d.recipient"
         );
         let Some(seq) = MessageId::seq_of(prefix).and_then(|seq| i64::try_from(seq).ok()) else { return Ok(None) };

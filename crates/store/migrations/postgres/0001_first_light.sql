@@ -35,7 +35,7 @@ create table member (
     joined_at bigint not null,
     last_seen_at bigint,
     revoked_at bigint,
-    primary key (mesh_id, id),
+    primary key (id, mesh_id),
     unique (mesh_id, peer_pubkey)
 );
 
@@ -101,8 +101,7 @@ create table message (
     client_message_id text,
     request_fingerprint text,
     created_at bigint not null,
-    primary key (mesh_id, seq),
-    foreign key (mesh_id, sender_member_id) references member (mesh_id, id)
+    primary key (mesh_id, seq)
 );
 create unique index message_dedupe on message (client_message_id, sender_member_id, mesh_id)
     where client_message_id is not null;
@@ -122,8 +121,7 @@ create table delivery (
     claim_until bigint,
     ended_at bigint,
     unique (mesh_id, message_seq, recipient),
-    foreign key (mesh_id, message_seq) references message (mesh_id, seq) on delete cascade,
-    foreign key (mesh_id, member_id) references member (mesh_id, id)
+    foreign key (mesh_id, message_seq) references message (mesh_id, seq) on delete cascade
 );
 create index delivery_queued on delivery (mesh_id, recipient, message_seq) where state = 'queued';
 

@@ -35,7 +35,7 @@ create table member (
     joined_at integer not null,
     last_seen_at integer,
     revoked_at integer,
-    primary key (mesh_id, id),
+    primary key (id, mesh_id),
     unique (mesh_id, peer_pubkey)
 );
 
