@@ -170,7 +170,7 @@ async fn until_nothing_is_queued(mesh: &TestMesh) {
     .await;
 }
 
-/// Appendix D 6. A daemon sends both ids, and the message's id as the client's when there was none.
+/// A daemon sends both ids, and the message's id as the client's when there was none.
 async fn an_ack_by_either_id_settles_and_may_be_repeated(setup: Setup) {
     let mesh = setup.start().await;
     let (_, ann, bob) = mesh.pair().await;
@@ -270,7 +270,7 @@ async fn a_clients_own_id_means_the_oldest_that_carries_it(setup: Setup) {
     receiver.nothing_else().await;
 }
 
-/// 1.1: a command says what it has to say and closes at once.
+/// A command says what it has to say and closes at once.
 async fn frames_before_a_close_are_all_processed(setup: Setup) {
     let mesh = setup.start().await;
     let (_, ann, bob) = mesh.pair().await;
@@ -295,7 +295,7 @@ async fn frames_before_a_close_are_all_processed(setup: Setup) {
     }
 }
 
-/// 1.1, at its hardest: acks that nobody reads reset the line while frames of before the Close are still to be read.
+/// The same at its hardest: acks that nobody reads reset the line while frames of before the Close are still to be read.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_said_before_a_line_was_reset_is_processed() {
     let mesh = TestMesh::start().await;

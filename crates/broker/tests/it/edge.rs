@@ -98,14 +98,14 @@ async fn what_this_broker_does_not_know_is_not_supported_and_never_unknown() {
         let message = error["message"].as_str().unwrap();
         assert!(message.len() < 120 && !message.contains(['\n', '\u{202E}']), "{message}");
     }
-    // 2: a `_reqId` that is no short text is not echoed.
+    // A `_reqId` that is no short text is not echoed.
     for id in [json!(5), json!(["a"]), json!({}), json!("x".repeat(129))] {
         wire.say(&json!({"type": "teleport", "_reqId": id})).await;
         assert_eq!(wire.next().await.get("_reqId"), None);
     }
 }
 
-/// 1.1: in order, also where the answers wait for the database.
+/// Also where the answers wait for the database.
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_come_in_the_order_of_the_questions() {
     let mesh = TestMesh::start().await;

@@ -136,7 +136,7 @@ async fn a_second_hello_is_refused_and_the_connection_stays() {
     wire.nothing_else().await;
 }
 
-/// 1.5: a client that says nothing of itself loses a push that comes before it has read `hello_ack`.
+/// A client that says nothing of itself loses a push that comes before it has read `hello_ack`.
 #[tokio::test(flavor = "multi_thread")]
 async fn hello_ack_comes_before_any_push_and_old_clients_get_a_moment() {
     let mesh = TestMesh::start().await;

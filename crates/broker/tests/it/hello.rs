@@ -36,7 +36,7 @@ fn at(mesh: &TestMesh, member: &Member, seconds: i64) -> Value {
     signed_hello(member, mesh.clock.tick() + seconds * 1000)
 }
 
-/// Table 1.4, and R11 at 5b.
+/// The order of the protocol, and the check for replays (R11) after the signature and before the membership.
 async fn each_check_comes_before_the_next(setup: Setup) {
     let mesh = setup.with(|config| config.max_connections_per_mesh = 1).start().await;
     let (_, ann) = mesh.mesh("order").await;
@@ -164,7 +164,7 @@ async fn a_mesh_that_does_not_exist_looks_like_one_that_does_not_know_the_key() 
     mesh.connect(&ann.hello()).await;
 }
 
-/// Appendix A, computed with libsodium.
+/// Computed with libsodium.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_handshakes_of_the_vectors_are_accepted() {
     const A: &str = "8a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c";

@@ -84,7 +84,7 @@ async fn a_session_that_comes_twice_replaces_itself_and_stays_one_presence() {
     new.nothing_else().await;
 }
 
-/// R3 and 1.7: a command reuses the launched session's `sessionId` on purpose.
+/// R3. A command reuses the launched session's `sessionId` on purpose.
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_displaces_another_kind_of_connection_or_another_member() {
     let mesh = TestMesh::start().await;
@@ -115,7 +115,7 @@ async fn nobody_displaces_another_kind_of_connection_or_another_member() {
     assert_eq!(wires[2].closed().await, (1000, "session_replaced".to_owned()));
 }
 
-/// Section 1 of the delivery model: closing a socket releases its claims and rings the recipient again.
+/// Whoever is next for the mail is told, and starts with what was held.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_connection_held_goes_to_the_next_one_when_it_leaves() {
     let mesh = TestMesh::start().await;

@@ -54,7 +54,7 @@ async fn a_node_has_only_so_many_connections() {
     drop(wires);
 }
 
-/// 1.7: a lease in grace is no open socket.
+/// A lease in grace is no open socket.
 #[tokio::test(flavor = "multi_thread")]
 async fn leases_in_grace_do_not_count() {
     let mesh = Setup::sqlite().with(|config| config.max_connections_per_mesh = 1).start().await;

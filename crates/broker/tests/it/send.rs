@@ -183,7 +183,6 @@ async fn whom_nobody_knows_is_refused_with_the_references_words() {
     assert_eq!(is_permanent(NO_RECIPIENT), (false, false));
 }
 
-/// 3.10.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_to_oneself_needs_another_session() {
     let mesh = TestMesh::start().await;

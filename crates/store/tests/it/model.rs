@@ -1,4 +1,4 @@
-//! A small model of the store, and random lives led on both (T1).
+//! A small model of the store, and random lives led on both: D2 to D7 and D10 without a broker around them.
 //!
 //! `CLAUDEMESH_STORE_CASES` sets how many lives are tried.
 

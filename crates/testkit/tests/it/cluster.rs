@@ -1,4 +1,4 @@
-//! T8: the PostgreSQL server itself is restarted under load, on a cluster that belongs to this test alone.
+//! The PostgreSQL server itself is restarted under load, on a cluster that belongs to this test alone: D1, D2 and D15.
 
 use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::process::CommandExt as _;

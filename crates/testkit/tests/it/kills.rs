@@ -1,4 +1,4 @@
-//! T4: killed under load, at random moments and at every named point; D1-D7 and D13.
+//! Killed under load, at random moments and at every named point: D1 to D7 and D13.
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
