@@ -85,10 +85,10 @@ fn introduce(broker: &Broker, listening_on: std::net::SocketAddr, is_open: bool)
         let _ = writeln!(out, "setup token (shown once, kept in the data directory): {token}");
     }
     let with_token = match broker.mesh_creation() {
-        MeshCreation::Token => " --token SETUP_TOKEN",
+        MeshCreation::Token => "CLAUDEMESH_SETUP_TOKEN=TOKEN ",
         _ => "",
     };
-    let _ = writeln!(out, "next: claudemesh create my-mesh --broker {url}{with_token}");
+    let _ = writeln!(out, "next: {with_token}claudemesh create my-mesh --broker {url}");
     let _ = out.flush();
 }
 
