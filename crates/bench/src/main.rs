@@ -2,7 +2,7 @@
 //!
 //! - [`rows`] is the table of what is measured, one file each; a new row is a function and a line there.
 //! - A row gets a [`stage::Stage`], starts fresh brokers on it, and gives back [`figure::Figure`]s.
-//! - [`floor`] measures what the machine itself can do, before and after, because machines are shared and noisy.
+//! - [`floor`] measures what the machine itself can do, before and after: others use it too, and no two runs are alike.
 //! - [`report`] prints the table and writes the same as JSON. Progress goes to standard error.
 //!
 //! Times are never a verdict here: a figure stands beside the CPU time that the broker spent on it and the floor of its run.

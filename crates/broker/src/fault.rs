@@ -1,11 +1,11 @@
-//! What a call may fail with, and how each failure is told over the WebSocket.
+//! How a failed request is told over the WebSocket.
 
 use std::borrow::Cow;
 
 use claudemesh_proto::{ErrorCode, ErrorFrame};
 use claudemesh_store::StoreError;
 
-/// The only thing a call may fail with.
+/// Why a request on the WebSocket failed, in the words that its client gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Fault {
     pub(crate) code: ErrorCode,

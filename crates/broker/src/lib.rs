@@ -1,11 +1,11 @@
-//! The broker: routes ciphertext, keeps it until it is delivered, knows who is here. It must not be able to open a message: it
-//! has no member's secret key, and no code of ours that opens one is in its tree.
+//! The broker: takes sealed messages from members, holds each until its recipient has it, and knows who is connected. It must not
+//! be able to open one: no member's secret key comes here, and none of our crates with opening code is among its dependencies.
 //!
 //! - `edge`: bytes to requests, answers to bytes.
 //! - `session`: one connection as plain values.
-//! - `hub`: who is here; it rings, and carries nothing.
-//! - `calls`: what a client may ask, one file per capability.
-//! - `jobs`: what happens on its own.
+//! - `hub`: the connections of this process; it rings them, and carries nothing.
+//! - `calls`: answering requests, a file per capability.
+//! - `jobs`: clearing away what time has ended.
 //!
 //! # Stopping
 //!

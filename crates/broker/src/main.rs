@@ -1,4 +1,4 @@
-//! The server program: arguments, logs, address, run. The only place with an exit code.
+//! The server program: reads the settings, starts logs and listener, waits for a signal, and turns the outcome into an exit code.
 
 use std::error::Error as _;
 use std::io::{IsTerminal as _, Write as _};

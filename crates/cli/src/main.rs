@@ -1,5 +1,4 @@
-//! `claudemesh`: the program of people and agents. Each verb is one file in `cmd`; what it does is in the client library, what
-//! it prints is here.
+//! The command line, `claudemesh`. Each verb is one file in `cmd`; what it does is in the client library, what it prints is here.
 //!
 //! Data goes to standard output, everything said about it to standard error. `--json` output is for programs and stable.
 

@@ -1,5 +1,5 @@
-//! Opening and closing: direct messages, topic bodies and topic keys. It needs secret keys, so no broker may have it. It must
-//! not know sockets, storage or what a plaintext means.
+//! Encrypting and decrypting with secret keys: direct messages, what is said in topics, and the keys of topics. No broker may have
+//! it. It must not know sockets, storage or what a plaintext means.
 //!
 //! - [`Channel`]: direct messages between one identity and one peer (`crypto_box_easy` over converted keys).
 //! - [`seal_body`], [`open_body`]: bodies of a topic, version 2 (`crypto_secretbox_easy`).

@@ -1,5 +1,5 @@
-//! Who you are: Ed25519 identities, strict verification, the X25519 keys that boxes are made with, and the hashes that people
-//! and brokers compare. It must not know sockets, clocks, storage or what a message says, and it opens nothing.
+//! Keys and what can be done with them short of encrypting: Ed25519 signatures, the X25519 keys that boxes are made with, and
+//! hashes that people and brokers compare. It must not know sockets, clocks, storage or what a message says, and it opens nothing.
 //!
 //! - [`Identity`] signs; it keeps the seed and derives everything else when asked.
 //! - [`verify`] and [`VerifyingKey`] accept exactly the signatures that libsodium accepts.
@@ -11,7 +11,7 @@
 //! "libsodium" means 1.0.22, built from source by the tests and compared with this crate on thousands of chosen and random
 //! inputs. Up to 1.0.20 its conversion also took points of order 2ℓ; neither 1.0.22 nor this crate does.
 //!
-//! Secret types have no `Debug`, `Display`, `Serialize` or `Clone`, and are zeroed when dropped.
+//! Secret types cannot be printed, copied or serialised, and are overwritten when dropped.
 #![warn(missing_docs)]
 
 mod api_key;

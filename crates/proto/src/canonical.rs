@@ -78,7 +78,8 @@ impl SigningBytes {
     }
 }
 
-/// JSON without whitespace, object keys sorted by UTF-16 code unit at every level. FROZEN: hashes of existing clients cover it.
+/// JSON without whitespace; every object, nested ones too, has its keys in the order of their UTF-16 code units. FROZEN: hashes of
+/// existing clients cover it.
 pub fn json(value: &Value) -> String {
     match value {
         Value::Array(items) => format!("[{}]", items.iter().map(json).collect::<Vec<_>>().join(",")),

@@ -1,10 +1,10 @@
-//! The words that the broker and its clients say to each other: frames, ids, names, limits, error codes and the exact texts
-//! that are signed. It must not know sockets, clocks, randomness, databases or cryptography.
+//! The words that the broker and its clients say to each other: frames and what is in them, the limits both keep to, the codes of
+//! refusals, and the exact texts that are signed. It must not know sockets, clocks, randomness, databases or cryptography.
 //!
 //! # Glossary
 //!
 //! - **mesh**: the tenant and trust boundary; everything below belongs to exactly one.
-//! - **owner key**: the key that signs a mesh's invites; its secret half never leaves the owner's machine.
+//! - **owner key**: the key that signs a mesh's invites; its secret half stays with the owner.
 //! - **member**: a lasting identity in a mesh, known by its public key; an `admin` or a `member`.
 //! - **session**: one run of an agent, with a key of its own that a member vouches for.
 //! - **connection**: one open WebSocket; a **presence** is what others see of it.
@@ -13,7 +13,7 @@
 //! - **delivery**: one message for one recipient, with the state it is in.
 //! - **claim**: a connection's exclusive hold on a delivery for a while.
 //! - **invite**: an owner-signed token that makes its bearer a member.
-//! - **ext**: an opaque JSON object beside a ciphertext, carried byte for byte.
+//! - **ext**: a JSON object beside a ciphertext that the broker carries byte for byte and does not look into.
 #![warn(missing_docs)]
 
 pub mod canonical;

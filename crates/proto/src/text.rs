@@ -10,7 +10,7 @@ use crate::limits::MAX_NAME_CHARS;
 
 /// A name shown to people: one line, 1 to 64 characters, nothing invisible or directional in it.
 ///
-/// Control, bidirectional, zero-width and tag characters are removed when it is made, because a name ends up in terminals
+/// Whatever moves a cursor, turns text around or cannot be seen is taken out when it is made, because a name ends up in terminals
 /// and in the prompts of coding agents.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub struct DisplayName(Box<str>);

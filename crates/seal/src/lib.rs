@@ -1,5 +1,5 @@
-//! Locking a topic key to a member's public key. It can lock and cannot open: there is no opening code here, so a broker that
-//! has this crate and not `claudemesh-envelope` has none either. It must not know sockets, storage or whose keys are whose.
+//! Makes sealed copies of a topic's key, one for each member. The code that opens them is in `claudemesh-envelope` alone, which a
+//! broker does not have. It must not know sockets, storage or whose keys are whose.
 //!
 //! 1. [`TopicKey::generate`] makes the key of a new topic.
 //! 2. [`Sealer::ephemeral`] makes a throw-away X25519 pair; its public half is published with the topic.

@@ -39,7 +39,7 @@ impl Sealer {
         self.0.public()
     }
 
-    /// Locks a topic key to a member's Ed25519 public key under a fresh random nonce.
+    /// Makes the copy of a topic's key that only this member can open, under a fresh random nonce.
     ///
     /// # Errors
     /// [`SealError::UnusableRecipient`] when libsodium would not convert the member's key, or would not agree on a key with it.

@@ -1,4 +1,5 @@
-//! The durable truth, on SQLite or PostgreSQL. It must not know sockets, keys or plaintext: it keeps what it is given.
+//! What has to outlive a power cut, in SQLite or PostgreSQL: meshes, members, messages and who still has to get them. It must not
+//! know sockets, keys or plaintext: it keeps what it is given.
 //!
 //! - Hot writes (admit, append, claim, settle, release) go through the [`journal`]: batches, one synced transaction each.
 //! - Rare writes (a mesh, an invite, a join) are one transaction each, on the same single writer.

@@ -20,7 +20,7 @@ impl TestClock {
         Timestamp::from_millis(Clock::system().now().as_millis() + self.offset.load(Ordering::Relaxed))
     }
 
-    /// The time in milliseconds, never the same twice: two handshakes signed in one millisecond are one signature.
+    /// The time in milliseconds, never the same twice: a handshake signed again within one would be the same, and refused.
     pub fn tick(&self) -> i64 {
         let now = self.now().as_millis();
         let before = self.last.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(now.max(last + 1)));

@@ -1,4 +1,4 @@
-//! What a client may ask: one file per capability. This match is the table of contents.
+//! Answers to what clients ask, a file per capability. The match below lists every request that there is.
 
 pub(crate) mod invite;
 pub(crate) mod member;

@@ -1,4 +1,4 @@
-//! Who is here, on this node. It carries no messages: it only knows whom to tell "look again".
+//! The connections of this process. Messages do not pass through it: it only knows whom to tell "look again".
 //!
 //! - [`Hub::enter`] seats a connection and gives back its [`Seat`]; leaving is dropping it.
 //! - A connection that breaks keeps its presence as a lease for the grace time; one that closes leaves at once.

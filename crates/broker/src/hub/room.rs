@@ -84,7 +84,7 @@ impl Room {
         self.presences.is_empty()
     }
 
-    /// Open sockets; leases in grace do not count.
+    /// Open sockets, without the presences whose line broke.
     pub(super) fn open(&self) -> usize {
         self.open
     }

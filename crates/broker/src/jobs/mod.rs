@@ -1,3 +1,3 @@
-//! What happens on its own.
+//! What the broker does unasked.
 
 pub(crate) mod sweep;

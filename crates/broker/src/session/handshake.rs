@@ -131,7 +131,7 @@ fn admission(
     signature: Signature,
     unknown: &'static str,
 ) -> Result<Admission, Rejection> {
-    // A mesh id of another shape names no mesh, which is told like one that does not exist.
+    // A mesh id of another shape names no mesh: the answer is the same as for one that nobody made.
     let mesh_id: MeshId = mesh_id.parse().map_err(|_| Rejection::new(ErrorCode::Unauthorized, unknown))?;
     Ok(Admission { mesh_id, member_pubkey, expected_member_id: None, signature, session: None })
 }

@@ -1,5 +1,5 @@
--- Times are unix milliseconds (UTC), ids are text, JSON is text. Every row of a mesh carries mesh_id, and foreign keys
--- include it, so that a row of one mesh can never point into another.
+-- Times are unix milliseconds (UTC); ids and JSON are text. What belongs to a mesh says so in mesh_id, and references take both
+-- columns along: the database itself refuses one that leads from a mesh into another.
 
 create table mesh (
     id text primary key,

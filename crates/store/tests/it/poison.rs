@@ -1,4 +1,4 @@
-//! A batch never fails for one row: what the database refuses is refused alone, and quickly.
+//! One bad request in a batch: the database's refusal reaches its sender and nobody else, and is found quickly.
 
 use std::sync::atomic::Ordering;
 

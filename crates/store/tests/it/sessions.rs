@@ -1,4 +1,4 @@
-//! R2: one owner per session key, and which keys take mail while nobody holds them.
+//! R2: who owns a session key, and which keys take mail while nobody holds them.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What a dead process had handed over is free at once: nobody waits for a lease of a connection that no longer exists.
+//! What a dead process had handed over is free at once: its leases, which would run for a while yet, keep nobody waiting.
 
 use std::time::Duration;
 
