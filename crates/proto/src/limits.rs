@@ -8,7 +8,7 @@ pub const MAX_FRAME_BYTES: usize = 1 << 20;
 pub const MAX_MESSAGE_BYTES: usize = 65_536;
 /// Deepest nesting of JSON that is read.
 pub const MAX_JSON_DEPTH: usize = 32;
-/// Longest name (display name, host name, model and the like), in characters.
+/// Longest display name, in characters; host names, models and session ids may have twice as many bytes.
 pub const MAX_NAME_CHARS: usize = 64;
 /// Longest working directory, in bytes.
 pub const MAX_PATH_BYTES: usize = 1024;
