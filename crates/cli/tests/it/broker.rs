@@ -1,8 +1,9 @@
 //! A real broker: the program, on a free port, with a directory of its own.
 
 use std::env;
-use std::io::{BufRead, BufReader, Read};
-use std::path::PathBuf;
+use std::fs;
+use std::io::{BufRead, BufReader, ErrorKind, Read};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Once;
 use std::sync::mpsc;
@@ -44,19 +45,7 @@ impl Broker {
 
     /// Every byte that the broker keeps on disk.
     pub(crate) fn bytes_on_disk(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        let mut dirs = vec![self.dir.path().to_owned()];
-        while let Some(dir) = dirs.pop() {
-            for entry in std::fs::read_dir(dir).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() {
-                    dirs.push(path);
-                } else if let Ok(mut file) = std::fs::File::open(path) {
-                    file.read_to_end(&mut bytes).unwrap();
-                }
-            }
-        }
-        bytes
+        files_below(self.dir.path()).into_iter().flat_map(|(_, bytes)| bytes).collect()
     }
 
     fn on(port: u16, dir: TempDir, settings: Vec<(&'static str, &'static str)>) -> Self {
@@ -103,13 +92,34 @@ fn watch(stream: impl Read + Send + 'static, found: mpsc::SyncSender<u16>) {
     });
 }
 
-fn port_in(line: &str) -> Option<u16> {
+/// The port of the first address of this machine in a line.
+pub(crate) fn port_in(line: &str) -> Option<u16> {
     let (_, rest) = line.split_once("127.0.0.1:")?;
     rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse().ok().filter(|port| *port != 0)
 }
 
+/// Every file below a directory with its bytes. A running broker may remove one meanwhile.
+pub(crate) fn files_below(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files = Vec::new();
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                dirs.push(path);
+                continue;
+            }
+            match fs::read(&path) {
+                Ok(bytes) => files.push((path, bytes)),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::NotFound, "{}", path.display()),
+            }
+        }
+    }
+    files
+}
+
 /// The broker's program beside ours. A whole build has made it; a build of this crate alone has not, and makes it here.
-fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     static BUILD: Once = Once::new();
     let program = PathBuf::from(env!("CARGO_BIN_EXE_claudemesh")).with_file_name("claudemesh-broker");
     BUILD.call_once(|| {

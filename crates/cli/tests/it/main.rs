@@ -10,6 +10,12 @@ mod help;
 mod local;
 #[cfg(test)]
 mod mesh;
+#[cfg(unix)]
+#[cfg(test)]
+mod readme;
+#[cfg(unix)]
+#[cfg(test)]
+mod spelling;
 #[cfg(test)]
 mod team;
 #[cfg(test)]
