@@ -3,9 +3,12 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
+use claudemesh_keys::sha256_hex;
+use claudemesh_proto::canonical::SigningBytes;
 use claudemesh_proto::{MeshId, Slug};
 
 use crate::error::{Error, Result};
+use crate::link::Invite;
 use crate::private_file;
 
 /// The directory of one user's configuration, keys and mail. It is created, with mode 0700, by the first write.
@@ -50,9 +53,14 @@ impl Home {
         self.dir.join("creating").join(format!("{slug}.json"))
     }
 
-    /// The key of a member that is joining.
-    pub(crate) fn joining_path(&self, mesh: &MeshId) -> PathBuf {
-        self.dir.join("joining").join(format!("{mesh}.json"))
+    /// The key of a member that is joining. Anybody can sign an invite with any mesh's id in it, and two ids that differ in
+    /// letter case are one file on some disks: so its name covers whose invite it is and where it leads, too.
+    pub(crate) fn joining_path(&self, invite: &Invite) -> PathBuf {
+        let told = SigningBytes::new("joining")
+            .field(invite.owner.as_bytes())
+            .field(invite.mesh_id.as_str())
+            .field(invite.broker.ws());
+        self.dir.join("joining").join(format!("{}.json", sha256_hex(told.finish())))
     }
 
     /// The local inbox of a mesh.

@@ -44,7 +44,7 @@ pub async fn join(home: &Home, invite: &Invite, display_name: &DisplayName) -> R
     }
     // As it stands in the token, whatever else a later version may have put there.
     let payload = from_base64url(&invite.token).and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    let identity = home.joining_key(&invite.mesh_id)?;
+    let identity = home.joining_key(invite)?;
     let request = Join {
         invite_token: Some(invite.token.clone()),
         invite_payload: Some(payload.ok_or(BadLink::Damaged)?),
@@ -65,7 +65,7 @@ pub async fn join(home: &Home, invite: &Invite, display_name: &DisplayName) -> R
         identity: Arc::new(identity),
     };
     home.add(&mesh, &invite.owner)?;
-    private_file::remove(&home.joining_path(&mesh.mesh_id))?;
+    private_file::remove(&home.joining_path(invite))?;
     Ok(Joining::Joined(mesh))
 }
 
@@ -83,6 +83,8 @@ fn differs(invite: &Invite, mesh: &Membership, owner: Option<&PublicKey>) -> Err
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use claudemesh_keys::Identity;
     use claudemesh_proto::{MemberId, MemberRole};
 
@@ -99,6 +101,24 @@ mod tests {
             expires_at: now(),
             foreign_host: None,
         }
+    }
+
+    #[test]
+    fn only_the_same_invite_takes_up_the_key_of_an_attempt() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::at(dir.path().join("home"));
+        let key = |invite: &Invite| home.joining_key(invite).unwrap().public();
+        let first = invite(6, "wss://good.example/ws");
+        let other_case = Invite { mesh_id: "MESH1".parse().unwrap(), ..first.clone() };
+        let attempts =
+            [first.clone(), other_case, invite(7, "wss://good.example/ws"), invite(6, "wss://evil.example/ws")];
+        let keys: HashSet<_> = attempts.iter().map(key).collect();
+        assert_eq!(keys.len(), attempts.len(), "no invite is answered with the key of another");
+        assert_eq!(key(&first), key(&first.clone()));
+        assert!(keys.contains(&key(&first)), "after the others, too");
+        let names = std::fs::read_dir(dir.path().join("home/joining")).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap().to_lowercase());
+        assert_eq!(names.collect::<HashSet<_>>().len(), attempts.len(), "also where letter case is nothing");
     }
 
     #[tokio::test]

@@ -13,6 +13,8 @@ mod mesh;
 #[cfg(unix)]
 #[cfg(test)]
 mod readme;
+#[cfg(test)]
+mod retry;
 #[cfg(unix)]
 #[cfg(test)]
 mod spelling;
