@@ -115,8 +115,7 @@ impl Home {
     }
 
     fn update<T>(&self, change: impl FnOnce(&mut File) -> Result<T>) -> Result<T> {
-        self.make()?;
-        let _lock = private_file::lock(&self.lock_path())?;
+        let _lock = self.alone()?;
         let path = self.config_path();
         let mut file = read(&path)?;
         let outcome = change(&mut file)?;

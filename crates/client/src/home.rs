@@ -1,6 +1,7 @@
 //! Where everything of one user is: `~/.claudemesh`, or where `CLAUDEMESH_CONFIG_DIR` points.
 
 use std::env;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use claudemesh_keys::sha256_hex;
@@ -68,12 +69,15 @@ impl Home {
         self.dir.join("inbox").join(format!("{mesh}.db"))
     }
 
-    pub(crate) fn lock_path(&self) -> PathBuf {
-        self.dir.join("config.lock")
-    }
-
     /// Creates the directory when it is missing, and refuses one that others may enter.
     pub(crate) fn make(&self) -> Result<()> {
         private_file::make_dir(&self.dir)
+    }
+
+    /// Makes sure of the directory, and of being the only command that changes it until the returned guard is dropped: two at
+    /// once must not both find a file missing, nor both rewrite it.
+    pub(crate) fn alone(&self) -> Result<File> {
+        self.make()?;
+        private_file::lock(&self.dir.join("config.lock"))
     }
 }

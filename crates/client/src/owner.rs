@@ -70,7 +70,7 @@ impl Home {
 
     /// Keys for a mesh to be created: fresh ones, written down first, or those of an attempt whose outcome is not known.
     pub(crate) fn creation_keys(&self, slug: &Slug) -> Result<CreationKeys> {
-        self.make()?;
+        let _lock = self.alone()?;
         let path = self.creation_path(slug);
         if let Some(text) = private_file::read(&path)? {
             let file: SecretsFile<'_> = parse(&path, &text)?;
@@ -92,9 +92,7 @@ impl Home {
     /// # Errors
     /// [`Error::Protocol`] when the file is there and holds anything else.
     pub(crate) fn keep_owner_key(&self, mesh: &MeshId, slug: &Slug, owner: &Identity) -> Result<()> {
-        self.make()?;
-        // Two commands at once must not both find the file missing.
-        let _lock = private_file::lock(&self.lock_path())?;
+        let _lock = self.alone()?;
         let path = self.owner_path(mesh);
         let (slug, owner_secret) = (slug.to_string(), owner.secret_hex());
         let Some(text) = private_file::read(&path)? else {
@@ -112,7 +110,7 @@ impl Home {
     /// A key for joining with an invite: a fresh one, written down first, or that of an attempt whose outcome is not known: the
     /// broker may have used up the invite for it.
     pub(crate) fn joining_key(&self, invite: &Invite) -> Result<Identity> {
-        self.make()?;
+        let _lock = self.alone()?;
         let path = self.joining_path(invite);
         if let Some(text) = private_file::read(&path)? {
             let file: SecretsFile<'_> = parse(&path, &text)?;
@@ -141,6 +139,9 @@ fn write(path: &Path, file: &impl Serialize) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+    use std::thread;
+
     use super::*;
 
     #[test]
@@ -152,6 +153,19 @@ mod tests {
         assert_eq!(first.owner.public(), second.owner.public());
         assert_eq!(first.member.public(), second.member.public());
         assert_ne!(first.owner.public(), first.member.public());
+    }
+
+    #[test]
+    fn attempts_at_once_use_the_same_keys() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::at(dir.path().join("home"));
+        let slug: Slug = "team".parse().unwrap();
+        let keys: HashSet<_> = thread::scope(|scope| {
+            let attempts: Vec<_> = (0..8).map(|_| scope.spawn(|| home.creation_keys(&slug).unwrap())).collect();
+            let keys = attempts.into_iter().map(|attempt| attempt.join().unwrap());
+            keys.map(|keys| (keys.owner.public(), keys.member.public())).collect()
+        });
+        assert_eq!(keys.len(), 1);
     }
 
     #[test]
