@@ -6,9 +6,11 @@ use clap::{Args, Parser, Subcommand};
 use claudemesh_client::BrokerUrl;
 use claudemesh_proto::{DisplayName, MemberRole, Priority, Slug};
 
+use crate::exit::Exit;
+
 /// End-to-end encrypted messages between coding-agent sessions.
 #[derive(Debug, Parser)]
-#[command(name = "claudemesh", version, max_term_width = 100, after_help = EXIT_CODES)]
+#[command(name = "claudemesh", version, max_term_width = 100, after_help = after_help())]
 pub(crate) struct Arguments {
     /// Print JSON, one value per line, with the fields that each verb's help names
     #[arg(long, global = true)]
@@ -204,9 +206,10 @@ pub(crate) struct Verify {
     pub(crate) of: OneMesh,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 2 not accepted as a member, 3 bad arguments, 4 network, 5 not found, 6 exists \
-    already, 7 not permitted, 8 internal, 10 files.\n\n\
-    Files are in ~/.claudemesh, or where CLAUDEMESH_CONFIG_DIR points. NO_COLOR turns colour off.";
+fn after_help() -> String {
+    let files = "Files are in ~/.claudemesh, or where CLAUDEMESH_CONFIG_DIR points. NO_COLOR turns colour off.";
+    format!("{}\n\n{files}", Exit::help())
+}
 
 #[cfg(test)]
 mod tests {

@@ -8,30 +8,30 @@ use claudemesh_client::{Error, Kind, Unresolved};
 use claudemesh_proto::ErrorCode;
 use claudemesh_proto::text::{many_lines, one_line};
 
-pub(crate) const BAD_ARGUMENTS: u8 = 3;
+use crate::exit::Exit;
 
-/// A failure that the library does not know, with its exit code.
+/// A failure that the library does not know.
 #[derive(Debug, thiserror::Error)]
 #[error("{text}")]
 pub(crate) struct Failure {
-    pub(crate) code: u8,
+    pub(crate) exit: Exit,
     pub(crate) text: String,
 }
 
 impl Failure {
     pub(crate) fn bad_arguments(text: impl Into<String>) -> anyhow::Error {
-        Self { code: BAD_ARGUMENTS, text: text.into() }.into()
+        Self { exit: Exit::BadArguments, text: text.into() }.into()
     }
 }
 
 /// Prints the failure on standard error. A reader that closed our output is none.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
-        return ExitCode::SUCCESS;
+        return Exit::Done.into();
     }
     // Nobody is left to tell when this fails too.
     let _ = io::stderr().write_all(text(error).as_bytes());
-    code(error).into()
+    exit(error).into()
 }
 
 fn text(error: &anyhow::Error) -> String {
@@ -45,25 +45,25 @@ fn text(error: &anyhow::Error) -> String {
     text
 }
 
-fn code(error: &anyhow::Error) -> u8 {
+fn exit(error: &anyhow::Error) -> Exit {
     if let Some(failure) = error.downcast_ref::<Failure>() {
-        return failure.code;
+        return failure.exit;
     }
     match error.downcast_ref::<Unresolved>() {
-        Some(Unresolved::Nobody { .. }) => return 5,
-        Some(_) => return BAD_ARGUMENTS,
+        Some(Unresolved::Nobody { .. }) => return Exit::NotFound,
+        Some(_) => return Exit::BadArguments,
         None => {}
     }
     match error.downcast_ref::<Error>().map(Error::kind) {
-        Some(Kind::Auth) => 2,
-        Some(Kind::BadInput) => BAD_ARGUMENTS,
-        Some(Kind::Network) => 4,
-        Some(Kind::NotFound) => 5,
-        Some(Kind::Exists) => 6,
-        Some(Kind::Permission) => 7,
-        Some(Kind::Io) => 10,
-        None if error.downcast_ref::<io::Error>().is_some() => 10,
-        Some(Kind::Internal) | None => 8,
+        Some(Kind::Auth) => Exit::NotAccepted,
+        Some(Kind::BadInput) => Exit::BadArguments,
+        Some(Kind::Network) => Exit::Network,
+        Some(Kind::NotFound) => Exit::NotFound,
+        Some(Kind::Exists) => Exit::Exists,
+        Some(Kind::Permission) => Exit::NotPermitted,
+        Some(Kind::Io) => Exit::Files,
+        None if error.downcast_ref::<io::Error>().is_some() => Exit::Files,
+        Some(Kind::Internal) | None => Exit::Internal,
     }
 }
 
@@ -117,7 +117,7 @@ mod tests {
     fn a_failure_says_what_and_why_and_what_to_try() {
         let error = anyhow::Error::from(Error::WhichMesh { known: vec!["one".into(), "two".into()] });
         assert_eq!(text(&error), "error: which mesh? there are: one, two\ntry: name one with --mesh SLUG\n");
-        assert_eq!(code(&error), 3);
+        assert_eq!(exit(&error), Exit::BadArguments);
     }
 
     #[test]
@@ -136,20 +136,20 @@ mod tests {
     #[test]
     fn exit_codes_follow_the_kind_of_failure() {
         let refused = |code| Error::Refused { code, message: String::new() };
-        let cases: [(Error, u8); 8] = [
-            (refused(ErrorCode::Unauthorized), 2),
-            (refused(ErrorCode::InvalidArgument), 3),
-            (Error::TimedOut { what: "answer", seconds: 10 }, 4),
-            (refused(ErrorCode::NotFound), 5),
-            (Error::HttpRefused { status: 409, word: "slug_taken".into() }, 6),
-            (Error::HttpRefused { status: 403, word: "creation_not_allowed".into() }, 7),
-            (Error::Protocol(String::new()), 8),
-            (Error::NoHome, 10),
+        let cases: [(Error, Exit); 8] = [
+            (refused(ErrorCode::Unauthorized), Exit::NotAccepted),
+            (refused(ErrorCode::InvalidArgument), Exit::BadArguments),
+            (Error::TimedOut { what: "answer", seconds: 10 }, Exit::Network),
+            (refused(ErrorCode::NotFound), Exit::NotFound),
+            (Error::HttpRefused { status: 409, word: "slug_taken".into() }, Exit::Exists),
+            (Error::HttpRefused { status: 403, word: "creation_not_allowed".into() }, Exit::NotPermitted),
+            (Error::Protocol(String::new()), Exit::Internal),
+            (Error::NoHome, Exit::Files),
         ];
         for (error, wanted) in cases {
-            assert_eq!(code(&error.into()), wanted);
+            assert_eq!(exit(&error.into()), wanted);
         }
-        assert_eq!(code(&Unresolved::Nobody { who: String::new(), known: vec![] }.into()), 5);
-        assert_eq!(code(&Failure::bad_arguments("x")), 3);
+        assert_eq!(exit(&Unresolved::Nobody { who: String::new(), known: vec![] }.into()), Exit::NotFound);
+        assert_eq!(exit(&Failure::bad_arguments("x")), Exit::BadArguments);
     }
 }

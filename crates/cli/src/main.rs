@@ -5,7 +5,9 @@
 mod args;
 mod cmd;
 mod context;
+mod exit;
 mod failure;
+mod membership;
 mod name;
 mod output;
 mod table;
@@ -17,6 +19,7 @@ use clap::error::ErrorKind;
 
 use args::Arguments;
 use context::Context;
+use exit::Exit;
 
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
@@ -25,7 +28,7 @@ fn main() -> ExitCode {
             let wanted = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
             // Nothing is left to do when even this cannot be printed.
             let _ = error.print();
-            return if wanted { ExitCode::SUCCESS } else { failure::BAD_ARGUMENTS.into() };
+            return if wanted { Exit::Done.into() } else { Exit::BadArguments.into() };
         }
     };
     match run(arguments) {

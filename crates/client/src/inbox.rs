@@ -16,6 +16,7 @@ use crate::cipher::Body;
 use crate::error::{Error, Result};
 use crate::home::Home;
 use crate::private_file;
+use crate::resolve::key_prefix;
 
 /// The inbox of one mesh.
 #[derive(Debug, Clone)]
@@ -62,8 +63,7 @@ impl Letter {
 
     /// The sender's name, or the beginning of the key when there is none.
     pub fn sender(&self) -> String {
-        let short = || self.sender_pubkey.chars().take(12).collect();
-        one_line(&self.sender_name.clone().unwrap_or_else(short))
+        self.sender_name.as_deref().map_or_else(|| key_prefix(&self.sender_pubkey), one_line)
     }
 }
 

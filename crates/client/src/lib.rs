@@ -62,4 +62,4 @@ pub use message_id::client_message_id;
 pub use owner::OwnerKey;
 pub use place::{here, hostname};
 pub use receive::{BATCH, Bound, Fetched, fetch, keep};
-pub use resolve::{Addressee, Roster, Unresolved};
+pub use resolve::{Addressee, Roster, Unresolved, key_prefix};

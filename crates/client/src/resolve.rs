@@ -137,7 +137,7 @@ impl Roster {
 
 impl fmt::Display for Addressee {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let key: String = self.key.to_string().chars().take(12).collect();
+        let key = key_prefix(&self.key);
         match &self.name {
             Some(name) => write!(f, "{} ({key}…)", one_line(name)),
             None => write!(f, "{key}…"),
@@ -167,6 +167,12 @@ impl fmt::Display for Unresolved {
 }
 
 impl std::error::Error for Unresolved {}
+
+/// The first 12 characters of a key: what people are shown of it, and enough for [`Roster::resolve`]. A key that is the broker's
+/// word may be any text.
+pub fn key_prefix(key: &impl fmt::Display) -> String {
+    one_line(&key.to_string()).chars().take(12).collect()
+}
 
 fn is_prefix(who: &str) -> bool {
     (8..64).contains(&who.len()) && who.bytes().all(|byte| byte.is_ascii_hexdigit())

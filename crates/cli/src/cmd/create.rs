@@ -6,6 +6,7 @@ use serde_json::json;
 
 use crate::args::Create;
 use crate::context::Context;
+use crate::membership::Shown;
 use crate::name::display_name;
 
 pub(crate) async fn run(context: &Context, asked: Create) -> anyhow::Result<()> {
@@ -14,14 +15,7 @@ pub(crate) async fn run(context: &Context, asked: Create) -> anyhow::Result<()> 
     warn_if_plain(context, &creation.broker);
     let mesh = claudemesh_client::create(&context.home, &creation).await?;
     let owner = context.home.owner_path(&mesh.mesh_id);
-    let value = json!({
-        "mesh": mesh.slug,
-        "meshId": mesh.mesh_id,
-        "memberId": mesh.member_id,
-        "brokerUrl": mesh.broker_url.ws(),
-        "pubkey": mesh.identity.public(),
-        "ownerKeyFile": owner,
-    });
+    let value = Shown::with(&mesh, json!({ "ownerKeyFile": owner }));
     context
         .output
         .data(&value, |output| format!("Created mesh {} as {}.", output.bold(&mesh.slug), creation.display_name))?;

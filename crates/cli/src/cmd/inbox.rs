@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use claudemesh_client::{
     BATCH, Body, Bound, Cipher, Connection, Dial, Ended, Error, Fetched, Inbox, Letter, MAIL, Membership, Pushes,
-    fetch, keep, now,
+    fetch, keep, key_prefix, now,
 };
 use claudemesh_proto::Priority;
 use claudemesh_proto::text::{many_lines, one_line};
@@ -130,7 +130,7 @@ fn value(letter: &Letter) -> Value {
 
 /// The head is one line and every line of the text is indented, so that no text can look like the next message's head.
 fn lines(output: &Output, letter: &Letter) -> String {
-    let key: String = one_line(&letter.sender_pubkey).chars().take(12).collect();
+    let key = key_prefix(&letter.sender_pubkey);
     let urgent = if letter.priority == Priority::Now { "  now" } else { "" };
     let about = format!("({key})  {}{urgent}", letter.sent_at);
     let mut text = format!("{}  {}", output.bold(&letter.sender()), output.dim(&about));

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::args::{Invite, InviteWhat, NewInvite, OneMesh};
 use crate::context::Context;
+use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::table::table;
 
@@ -89,7 +90,7 @@ async fn revoke(context: &Context, id: &str, of: &OneMesh) -> anyhow::Result<()>
         }
         InviteRevokeStatus::NotFound => {
             let text = format!("mesh \"{}\" has no invite {id}", mesh.slug);
-            Err(Failure { code: 5, text }.into())
+            Err(Failure { exit: Exit::NotFound, text }.into())
         }
     }
 }

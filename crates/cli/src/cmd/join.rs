@@ -8,6 +8,7 @@ use serde_json::json;
 use super::create::warn_if_plain;
 use crate::args::Join;
 use crate::context::Context;
+use crate::membership::Shown;
 use crate::name::display_name;
 
 pub(crate) async fn run(context: &Context, asked: Join) -> anyhow::Result<()> {
@@ -34,15 +35,7 @@ pub(crate) async fn run(context: &Context, asked: Join) -> anyhow::Result<()> {
         Joining::Already(mesh) => (mesh, "already"),
     };
     let owner = owner.or_else(|| config.owner(&mesh.mesh_id).copied());
-    let value = json!({
-        "mesh": mesh.slug,
-        "meshId": mesh.mesh_id,
-        "memberId": mesh.member_id,
-        "brokerUrl": mesh.broker_url.ws(),
-        "pubkey": mesh.identity.public(),
-        "ownerPubkey": owner,
-        "status": status,
-    });
+    let value = Shown::with(mesh, json!({ "ownerPubkey": owner, "status": status }));
     context.output.data(&value, |output| match &joining {
         Joining::Joined(mesh) => format!("Joined mesh {}.", output.bold(&mesh.slug)),
         Joining::Already(mesh) => format!("Already a member of mesh {}.", output.bold(&mesh.slug)),

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use crate::args::Leave;
 use crate::context::Context;
+use crate::exit::Exit;
 use crate::failure::Failure;
 
 pub(crate) fn run(context: &Context, asked: &Leave) -> anyhow::Result<()> {
@@ -18,7 +19,7 @@ pub(crate) fn run(context: &Context, asked: &Leave) -> anyhow::Result<()> {
             owner.display(),
             mesh.slug
         );
-        return Err(Failure { code: 7, text }.into());
+        return Err(Failure { exit: Exit::NotPermitted, text }.into());
     }
     context.home.remove(&mesh.mesh_id)?;
     let value = json!({ "mesh": mesh.slug, "meshId": mesh.mesh_id, "status": "left" });

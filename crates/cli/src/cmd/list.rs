@@ -2,26 +2,17 @@
 
 use claudemesh_client::Membership;
 use claudemesh_proto::text::one_line;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::context::Context;
+use crate::membership::Shown;
 use crate::table::table;
 
 pub(crate) fn run(context: &Context) -> anyhow::Result<()> {
     let meshes = context.config()?.meshes;
     let owns = |mesh: &Membership| context.home.has_owner_key(&mesh.mesh_id);
-    let value = |mesh: &Membership| {
-        json!({
-            "mesh": mesh.slug,
-            "meshId": mesh.mesh_id,
-            "memberId": mesh.member_id,
-            "brokerUrl": mesh.broker_url.ws(),
-            "pubkey": mesh.identity.public(),
-            "joinedAt": mesh.joined_at,
-            "ownerKey": owns(mesh),
-        })
-    };
-    let values: Vec<Value> = meshes.iter().map(value).collect();
+    let value = |mesh| Shown::with(mesh, json!({ "joinedAt": mesh.joined_at, "ownerKey": owns(mesh) }));
+    let values: Vec<_> = meshes.iter().map(value).collect();
     context.output.data(&json!({ "meshes": values }), |output| {
         let row = |mesh: &Membership| {
             let owner = if owns(mesh) { "here" } else { "-" };

@@ -1,5 +1,6 @@
 //! `claudemesh members`
 
+use claudemesh_client::key_prefix;
 use claudemesh_proto::member::Member;
 use serde_json::json;
 
@@ -15,10 +16,15 @@ pub(crate) async fn run(context: &Context, of: &OneMesh) -> anyhow::Result<()> {
     context.output.data(&json!({ "members": members }), |output| {
         let own = mesh.identity.public();
         let row = |member: &Member| {
-            let key: String = member.pubkey.to_string().chars().take(12).collect();
             let here = if member.online { "online" } else { "away" };
             let you = if member.pubkey == own { "you" } else { "" };
-            vec![member.display_name.to_string(), member.role.as_str().into(), here.into(), key, you.into()]
+            vec![
+                member.display_name.to_string(),
+                member.role.as_str().into(),
+                here.into(),
+                key_prefix(&member.pubkey),
+                you.into(),
+            ]
         };
         let rows: Vec<_> = members.iter().map(row).collect();
         table(output, &["NAME", "ROLE", "PRESENCE", "KEY", ""], &rows)

@@ -1,5 +1,6 @@
 //! `claudemesh msg-status`
 
+use claudemesh_client::key_prefix;
 use claudemesh_proto::message::Recipient;
 use claudemesh_proto::text::one_line;
 
@@ -14,9 +15,8 @@ pub(crate) async fn run(context: &Context, asked: &MsgStatus) -> anyhow::Result<
     line.close().await;
     context.output.data(&status, |output| {
         let row = |recipient: &Recipient| {
-            let key: String = recipient.pubkey.to_string().chars().take(12).collect();
             let at = status.delivered_at.map(|at| at.to_string()).unwrap_or_default();
-            vec![one_line(&recipient.name), key, recipient.state.as_str().into(), at]
+            vec![one_line(&recipient.name), key_prefix(&recipient.pubkey), recipient.state.as_str().into(), at]
         };
         let rows: Vec<_> = status.recipients.iter().map(row).collect();
         table(output, &["RECIPIENT", "KEY", "STATE", "DELIVERED"], &rows)

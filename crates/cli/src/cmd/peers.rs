@@ -1,5 +1,6 @@
 //! `claudemesh peers`
 
+use claudemesh_client::key_prefix;
 use claudemesh_proto::presence::{Peer, PeerRole};
 use claudemesh_proto::text::one_line;
 use serde_json::json;
@@ -25,8 +26,14 @@ fn row(peer: &Peer) -> Vec<String> {
         PeerRole::Session => "session",
         PeerRole::ControlPlane => peer.channel.as_deref().unwrap_or("-"),
     };
-    let key: String = peer.pubkey.to_string().chars().take(12).collect();
     let host = peer.hostname.as_deref().unwrap_or("-");
     let summary = peer.summary.as_deref().unwrap_or_default();
-    vec![peer.display_name.to_string(), one_line(&peer.status), one_line(kind), one_line(host), key, one_line(summary)]
+    vec![
+        peer.display_name.to_string(),
+        one_line(&peer.status),
+        one_line(kind),
+        one_line(host),
+        key_prefix(&peer.pubkey),
+        one_line(summary),
+    ]
 }
