@@ -26,8 +26,16 @@ impl Context {
         Ok(self.config()?.mesh(of.mesh.as_deref())?.clone())
     }
 
-    /// A connection for asking and sending, which takes no mail.
-    pub(crate) async fn line(&self, mesh: &Membership) -> anyhow::Result<Line> {
-        Ok(Line::open(Dial::member(mesh, QUIET)?).await?)
+    /// Asks and sends on a connection that takes no mail. It says goodbye also after a failure: to others, who goes without a
+    /// word is still here for as long as the broker waits for a broken connection to come back.
+    pub(crate) async fn on_line<T>(
+        &self,
+        mesh: &Membership,
+        talk: impl AsyncFnOnce(&mut Line) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let mut line = Line::open(Dial::member(mesh, QUIET)?).await?;
+        let outcome = talk(&mut line).await;
+        line.close().await;
+        outcome
     }
 }

@@ -52,9 +52,9 @@ impl Desk<'_> {
 
     async fn fetch(&self) -> anyhow::Result<Fetched> {
         let (connection, mut pushes) = Dial::member(&self.mesh, MAIL)?.open().await?;
-        let fetched = fetch(&self.inbox, &self.cipher, &connection, &mut pushes, BOUND).await?;
+        let fetched = fetch(&self.inbox, &self.cipher, &connection, &mut pushes, BOUND).await;
         connection.close().await;
-        Ok(fetched)
+        Ok(fetched?)
     }
 
     /// Shows what comes until the process is told to stop.
@@ -73,12 +73,11 @@ impl Desk<'_> {
                 () = &mut stop => return Ok(()),
             };
             let ended = tokio::select! {
-                ended = self.listen(&connection, pushes) => ended?,
-                () = &mut stop => {
-                    connection.close().await;
-                    return Ok(());
-                }
+                ended = self.listen(&connection, pushes) => Some(ended),
+                () = &mut stop => None,
             };
+            connection.close().await;
+            let Some(ended) = ended.transpose()? else { return Ok(()) };
             if !ended.may_return() {
                 return Err(Error::Ended(ended).into());
             }

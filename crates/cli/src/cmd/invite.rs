@@ -1,6 +1,6 @@
 //! `claudemesh invite`, `invite list`, `invite revoke`
 
-use claudemesh_client::{Invitation, Membership, Terms};
+use claudemesh_client::{Invitation, Line, Membership, Terms};
 use claudemesh_proto::Timestamp;
 use claudemesh_proto::invite::{Invite as Row, InviteRevokeStatus};
 use qrcode::render::unicode::Dense1x2;
@@ -27,9 +27,8 @@ async fn create(context: &Context, asked: NewInvite) -> anyhow::Result<()> {
     let broker = asked.broker.unwrap_or_else(|| mesh.broker_url.clone());
     let terms = Terms { role: asked.role, max_uses: asked.uses, life: asked.expires, broker };
     let token = owner.sign_invite(&mesh, &terms, claudemesh_client::now())?;
-    let line = context.line(&mesh).await?;
-    let invitation = line.connection().create_invite(&token, &terms).await?;
-    line.close().await;
+    let register = async |line: &mut Line| Ok(line.connection().create_invite(&token, &terms).await?);
+    let invitation = context.on_line(&mesh, register).await?;
     show(context, &mesh, &terms, &invitation)
 }
 
@@ -64,9 +63,7 @@ fn show(context: &Context, mesh: &Membership, terms: &Terms, invitation: &Invita
 
 async fn list(context: &Context, of: &OneMesh) -> anyhow::Result<()> {
     let mesh = context.mesh(of)?;
-    let line = context.line(&mesh).await?;
-    let invites = line.connection().invites().await?;
-    line.close().await;
+    let invites = context.on_line(&mesh, async |line| Ok(line.connection().invites().await?)).await?;
     context.output.data(&json!({ "invites": invites }), |output| {
         let now = claudemesh_client::now();
         let row = |one: &Row| {
@@ -80,9 +77,7 @@ async fn list(context: &Context, of: &OneMesh) -> anyhow::Result<()> {
 
 async fn revoke(context: &Context, id: &str, of: &OneMesh) -> anyhow::Result<()> {
     let mesh = context.mesh(of)?;
-    let line = context.line(&mesh).await?;
-    let status = line.connection().revoke_invite(id).await?;
-    line.close().await;
+    let status = context.on_line(&mesh, async |line| Ok(line.connection().revoke_invite(id).await?)).await?;
     match status {
         InviteRevokeStatus::Revoked => {
             let value = json!({ "id": id, "status": status });

@@ -10,9 +10,7 @@ use crate::table::table;
 
 pub(crate) async fn run(context: &Context, of: &OneMesh) -> anyhow::Result<()> {
     let mesh = context.mesh(of)?;
-    let line = context.line(&mesh).await?;
-    let members = line.connection().members().await?;
-    line.close().await;
+    let members = context.on_line(&mesh, async |line| Ok(line.connection().members().await?)).await?;
     context.output.data(&json!({ "members": members }), |output| {
         let own = mesh.identity.public();
         let row = |member: &Member| {

@@ -10,9 +10,7 @@ use crate::table::table;
 
 pub(crate) async fn run(context: &Context, asked: &MsgStatus) -> anyhow::Result<()> {
     let mesh = context.mesh(&asked.of)?;
-    let line = context.line(&mesh).await?;
-    let status = line.connection().message_status(&asked.id).await?;
-    line.close().await;
+    let status = context.on_line(&mesh, async |line| Ok(line.connection().message_status(&asked.id).await?)).await?;
     context.output.data(&status, |output| {
         let row = |recipient: &Recipient| {
             let at = status.delivered_at.map(|at| at.to_string()).unwrap_or_default();

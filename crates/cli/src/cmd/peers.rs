@@ -11,10 +11,12 @@ use crate::table::table;
 
 pub(crate) async fn run(context: &Context, of: &OneMesh) -> anyhow::Result<()> {
     let mesh = context.mesh(of)?;
-    let line = context.line(&mesh).await?;
-    let mut peers = line.connection().peers().await?;
-    line.close().await;
-    peers.retain(|peer| peer.session_id != line.session_id());
+    let peers = context.on_line(&mesh, async |line| {
+        let mut peers = line.connection().peers().await?;
+        peers.retain(|peer| peer.session_id != line.session_id());
+        Ok(peers)
+    });
+    let peers = peers.await?;
     context.output.data(&json!({ "peers": peers }), |output| {
         let rows: Vec<_> = peers.iter().map(row).collect();
         table(output, &["NAME", "STATUS", "KIND", "HOST", "KEY", "WORKING ON"], &rows)

@@ -16,13 +16,15 @@ use crate::failure::Failure;
 pub(crate) async fn run(context: &Context, asked: Send) -> anyhow::Result<()> {
     let mesh = context.mesh(&asked.of)?;
     let text = text(&asked.text)?;
-    let mut line = context.line(&mesh).await?;
-    let to = Roster::fetch(line.connection()).await?.resolve(&asked.who)?;
-    let draft = Draft { to: &to.key, reference: &asked.who, priority: asked.priority, text: &text };
-    let send = Cipher::new(mesh.identity.clone()).compose(&draft)?;
-    let id = line.send(&send).await?;
-    let reached = reached(line.connection(), &id).await;
-    line.close().await;
+    let sent = context.on_line(&mesh, async |line| {
+        let to = Roster::fetch(line.connection()).await?.resolve(&asked.who)?;
+        let draft = Draft { to: &to.key, reference: &asked.who, priority: asked.priority, text: &text };
+        let send = Cipher::new(mesh.identity.clone()).compose(&draft)?;
+        let id = line.send(&send).await?;
+        let reached = reached(line.connection(), &id).await;
+        Ok((to, id, reached))
+    });
+    let (to, id, reached) = sent.await?;
     report(context, &to, &id, reached.as_ref())
 }
 

@@ -10,9 +10,7 @@ use crate::failure::Failure;
 
 pub(crate) async fn run(context: &Context, asked: &Verify) -> anyhow::Result<()> {
     let mesh = context.mesh(&asked.of)?;
-    let line = context.line(&mesh).await?;
-    let roster = Roster::fetch(line.connection()).await?;
-    line.close().await;
+    let roster = context.on_line(&mesh, async |line| Ok(Roster::fetch(line.connection()).await?)).await?;
     let peer = roster.resolve(&asked.peer)?;
     // A session is vouched for by its member: the member's key is what lasts, and what is compared.
     let member = peer.member_key.unwrap_or(peer.key);

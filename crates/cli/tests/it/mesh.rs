@@ -157,6 +157,22 @@ fn members_and_peers_are_listed() {
 }
 
 #[test]
+fn a_command_that_fails_leaves_nobody_behind() {
+    let team = Team::new();
+    for (line, code) in [
+        (["send", "Carl", "hi"].as_slice(), 5),
+        (&["send", "Anna", "hi"], 5),
+        (&["msg-status", "nope"], 3),
+        (&["invite", "revoke", "nope"], 5),
+        (&["verify", "Carl"], 5),
+    ] {
+        let said = team.anna.run(line);
+        assert_eq!(said.code, code, "{said:?}");
+        assert_eq!(team.ben.json_one(&["peers"]), serde_json::json!({"peers": []}), "after {line:?}");
+    }
+}
+
+#[test]
 fn what_people_see() {
     let broker = Broker::start();
     let (anna, ben) = (User::new(), User::new());
