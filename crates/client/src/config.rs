@@ -141,7 +141,7 @@ impl fmt::Debug for Membership {
 
 /// The file as it stands. `rest` is what other programs keep there.
 #[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", expecting = "an object with the meshes")]
 struct File {
     #[serde(default = "current_version")]
     version: u64,
@@ -154,7 +154,7 @@ struct File {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", expecting = "an object for each mesh")]
 struct Row {
     mesh_id: String,
     member_id: String,

@@ -11,6 +11,7 @@ use claudemesh_proto::text::one_line;
 use crate::broker_url::BadUrl;
 use crate::connection::Ended;
 use crate::link::BadLink;
+use crate::message::MAX_TEXT_BYTES;
 
 /// What this crate's calls return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -111,13 +112,11 @@ pub enum Error {
         /// What it must be.
         why: String,
     },
-    /// The message is larger than brokers take.
-    #[error("the message is too large: {size_bytes} bytes when sealed, at most {limit_bytes} can be sent")]
+    /// The text is longer than a message holds.
+    #[error("the text is too long: it has {size_bytes} bytes, and a message holds at most {MAX_TEXT_BYTES}")]
     TooLarge {
-        /// Its size once sealed and encoded.
+        /// How long it is.
         size_bytes: usize,
-        /// The most there may be.
-        limit_bytes: usize,
     },
     /// No connection could be made.
     #[error("cannot reach the broker at {url}: {why}")]

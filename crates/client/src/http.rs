@@ -18,23 +18,34 @@ use crate::tls;
 /// Posts `body` to `route` of the broker, within 15 s.
 ///
 /// # Errors
-/// [`Error::HttpRefused`] with the word of the answer when the status is not 2xx, [`Error::Unreachable`],
-/// [`Error::Protocol`] when the answer is not what it should be.
+/// [`Error::HttpRefused`] with the word of the answer when the status is not 2xx, [`Error::Unreachable`] also when no broker
+/// answers, [`Error::Protocol`] when the answer is not what it should be.
 pub(crate) async fn post<T>(broker: &BrokerUrl, route: &str, token: Option<&str>, body: &impl Serialize) -> Result<T>
 where
     T: DeserializeOwned + Send + 'static,
 {
     let body = serde_json::to_vec(body).map_err(Error::protocol)?;
     let bearer = token.map(|token| format!("Bearer {token}"));
-    let (broker, url) = (broker.clone(), broker.http(route));
+    let (broker, url, url_shown) = (broker.clone(), broker.http(route), broker.to_string());
     let answer = tokio::task::spawn_blocking(move || exchange(&broker, &url, bearer.as_deref(), &body)).await;
     let (status, text) = answer.map_err(Error::protocol)??;
     if status.is_success() {
         return serde_json::from_str(&text).map_err(Error::protocol);
     }
-    let word = serde_json::from_str::<Refusal>(&text).map(|refusal| refusal.error);
-    let word = word.unwrap_or_else(|_| status.canonical_reason().unwrap_or("no reason given").to_owned());
-    Err(Error::HttpRefused { status: status.as_u16(), word: one_line(&word) })
+    match serde_json::from_str::<Refusal>(&text) {
+        Ok(refusal) => Err(Error::HttpRefused { status: status.as_u16(), word: one_line(&refusal.error) }),
+        // No broker says nothing: this is a proxy before it, or another server.
+        Err(_) => Err(Error::Unreachable { url: url_shown, why: no_broker(status.as_u16()) }),
+    }
+}
+
+/// Why an answer with this HTTP status is none of a broker's.
+pub(crate) fn no_broker(status: u16) -> String {
+    match status {
+        404 | 405 | 501 => format!("there is no broker at this address (HTTP {status})"),
+        429 => "too many connections from this address (HTTP 429)".into(),
+        status => format!("it answered HTTP {status}"),
+    }
 }
 
 /// What a refusal says.
@@ -46,6 +57,7 @@ struct Refusal {
 fn exchange(broker: &BrokerUrl, url: &str, bearer: Option<&str>, body: &[u8]) -> Result<(http::StatusCode, String)> {
     let unreachable = |error: ureq::Error| match error {
         ureq::Error::Timeout(_) => Error::TimedOut { what: "HTTP answer", seconds: TIMEOUT.as_secs() },
+        ureq::Error::Io(error) => Error::Unreachable { url: broker.to_string(), why: error.to_string() },
         other => Error::Unreachable { url: broker.to_string(), why: other.to_string() },
     };
     let mut config = Agent::config_builder()
@@ -86,5 +98,13 @@ mod tests {
         let broker = Hostile::http(409, r#"{"error":"slug_taken\ntry: x"}"#).await;
         let refused = post::<serde_json::Value>(&broker.url, "/join", None, &0).await.unwrap_err();
         assert_eq!(refused.to_string(), "the broker refused: slug_takentry: x (HTTP 409)");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_no_broker_is_said_so() {
+        let server = Hostile::http(501, "<h1>Unsupported method</h1>").await;
+        let refused = post::<serde_json::Value>(&server.url, "/join", None, &0).await.unwrap_err();
+        assert!(matches!(refused, Error::Unreachable { .. }), "{refused:?}");
+        assert!(refused.to_string().ends_with(": there is no broker at this address (HTTP 501)"), "{refused}");
     }
 }

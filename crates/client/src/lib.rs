@@ -57,7 +57,7 @@ pub use join::{Joining, join};
 pub use line::{Dial, Line};
 pub use link::{BadLink, Invite, token_of};
 pub use mesh::{Creation, create};
-pub use message::{Draft, is_permanent};
+pub use message::{Draft, MAX_TEXT_BYTES, is_permanent};
 pub use message_id::client_message_id;
 pub use owner::OwnerKey;
 pub use place::{here, hostname};

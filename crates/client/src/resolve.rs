@@ -158,9 +158,13 @@ impl fmt::Display for Unresolved {
                 Ok(())
             }
             Self::Nobody { who, known } if known.is_empty() => write!(f, "nobody is called \"{who}\""),
-            Self::Nobody { who, known } => write!(f, "nobody is called \"{who}\"; there are: {}", known.join(", ")),
+            Self::Nobody { who, known } => {
+                let named = known.get(..NAMED.min(known.len())).unwrap_or_default().join(", ");
+                write!(f, "nobody is called \"{who}\"; there are: {named}")?;
+                if known.len() > NAMED { write!(f, " and {} more", known.len() - NAMED) } else { Ok(()) }
+            }
             Self::NotOne(who) => {
-                write!(f, "\"{who}\" names more than one; this version writes to one member or session")
+                write!(f, "\"{who}\" means a group, a topic or everybody; this version writes to one member or session")
             }
         }
     }
@@ -177,6 +181,9 @@ pub fn key_prefix(key: &impl fmt::Display) -> String {
 fn is_prefix(who: &str) -> bool {
     (8..64).contains(&who.len()) && who.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
+
+/// Names that fit into an answer; a mesh may have a thousand.
+const NAMED: usize = 20;
 
 #[cfg(test)]
 mod tests {
@@ -305,6 +312,9 @@ mod tests {
             resolve("Dora").unwrap_err().to_string(),
             "nobody is called \"Dora\"; there are: Anna, Ben, anna-api, anna-web, api, carl"
         );
+        let many =
+            Roster { members: (1..=23).map(|byte| member(byte, &format!("m{byte:02}"))).collect(), peers: vec![] };
+        assert!(many.resolve("Dora").unwrap_err().to_string().ends_with("m19, m20 and 3 more"));
         for who in ["*", "@all", "#topic"] {
             assert_eq!(resolve(who), Err(Unresolved::NotOne(who.into())));
         }

@@ -24,6 +24,7 @@ use crate::broker_url::BrokerUrl;
 use crate::clock::now;
 use crate::error::{Error, Result};
 use crate::handshake::Handshake;
+use crate::http::no_broker;
 use crate::tls;
 
 pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
@@ -86,11 +87,8 @@ fn buffers() -> WebSocketConfig {
 
 fn refused_upgrade(error: &tungstenite::Error) -> String {
     match error {
-        tungstenite::Error::Http(answer) => match answer.status().as_u16() {
-            404 => "there is no broker at this address (HTTP 404)".into(),
-            429 => "too many connections from this address (HTTP 429)".into(),
-            status => format!("it answered HTTP {status}"),
-        },
+        tungstenite::Error::Http(answer) => no_broker(answer.status().as_u16()),
+        tungstenite::Error::Io(error) => error.to_string(),
         other => other.to_string(),
     }
 }
