@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, value_parser};
 use claudemesh_client::BrokerUrl;
 use claudemesh_proto::{DisplayName, MemberRole, Priority, Slug};
 
@@ -175,7 +175,7 @@ pub(crate) struct Inbox {
     #[arg(long)]
     pub(crate) all: bool,
     /// The most messages that --all shows
-    #[arg(long, value_name = "N", default_value_t = 1000, requires = "all")]
+    #[arg(long, value_name = "N", default_value_t = 1000, requires = "all", value_parser = value_parser!(u32).range(1..))]
     pub(crate) limit: u32,
     /// Only what is here already, without asking the broker
     #[arg(long)]
@@ -237,9 +237,14 @@ mod tests {
             let words = ["claudemesh"].into_iter().chain(line.split(' '));
             assert!(Arguments::try_parse_from(words).is_ok(), "{line}");
         }
-        for line in
-            ["invite --uses x", "invite --expires soon", "invite --role king", "invite revoke", "inbox --wait --all"]
-        {
+        for line in [
+            "invite --uses x",
+            "invite --expires soon",
+            "invite --role king",
+            "invite revoke",
+            "inbox --wait --all",
+            "inbox --all --limit 0",
+        ] {
             let words = ["claudemesh"].into_iter().chain(line.split(' '));
             assert!(Arguments::try_parse_from(words).is_err(), "{line}");
         }

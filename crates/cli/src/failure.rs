@@ -39,7 +39,7 @@ fn text(error: &anyhow::Error) -> String {
     // The library's failures are one line each, and some of it may be a broker's words: a second line would pass for ours.
     let what = if known.is_some() { one_line(&error.to_string()) } else { many_lines(&error.to_string()) };
     let mut text = format!("error: {what}\n");
-    if let Some(advice) = known.and_then(advice) {
+    if let Some(advice) = known.and_then(advice).or_else(|| error.downcast_ref().and_then(advice_on_whom)) {
         let _ = writeln!(text, "try: {advice}");
     }
     text
@@ -79,6 +79,13 @@ fn advice(error: &Error) -> Option<&'static str> {
         Error::InviteDiffers { .. } => {
             "ask the owner, by another way than the invite came, which is right; claudemesh leave SLUG forgets what is here"
         }
+        Error::BadFile { .. } => {
+            "mend it or bring a copy back; it may hold keys, so move it away rather than delete it"
+        }
+        Error::TooLarge { .. } => IN_PARTS,
+        Error::NotAccepted(words) if words.starts_with("no connected peer") => {
+            "claudemesh members shows who can be written to; yourself only while another session of yours is connected"
+        }
         Error::MeshKnown { .. } => "claudemesh list shows it; claudemesh leave SLUG forgets it",
         Error::Unreachable { .. } => {
             "check that the broker runs and that the address is right; http:// is without TLS, https:// with"
@@ -95,6 +102,15 @@ fn advice(error: &Error) -> Option<&'static str> {
     })
 }
 
+fn advice_on_whom(unresolved: &Unresolved) -> Option<&'static str> {
+    match unresolved {
+        Unresolved::Ambiguous { .. } => Some("name one by its key; the first 8 characters or more are enough"),
+        Unresolved::NotOne(_) => Some("one name, without @ or #"),
+        // Who there is has been said.
+        Unresolved::Nobody { .. } => None,
+    }
+}
+
 fn advice_on_word(word: &str) -> Option<&'static str> {
     Some(match word {
         "creation_not_allowed" => {
@@ -107,6 +123,7 @@ fn advice_on_word(word: &str) -> Option<&'static str> {
     })
 }
 
+pub(crate) const IN_PARTS: &str = "send it in parts, or say where it can be found";
 const FIRST_MESH: &str = "claudemesh create SLUG --broker URL, or claudemesh join LINK";
 
 #[cfg(test)]

@@ -2,10 +2,13 @@
 
 use std::env;
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 
 use claudemesh_proto::text::{is_hidden, many_lines};
 use serde::Serialize;
+
+use crate::exit::Exit;
+use crate::failure::Failure;
 
 /// Where data and notices go.
 pub(crate) struct Output {
@@ -30,9 +33,13 @@ impl Output {
             text.push('\n');
         }
         let mut stdout = io::stdout().lock();
-        stdout.write_all(text.as_bytes())?;
-        stdout.flush()?;
-        Ok(())
+        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+                let text = format!("cannot write to standard output: {error}");
+                Err(Failure { exit: Exit::Files, text }.into())
+            }
+            written => Ok(written?),
+        }
     }
 
     /// Tells the person, not the program that reads the data. Names in it may be anybody's words.

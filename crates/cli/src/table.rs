@@ -2,8 +2,11 @@
 
 use crate::output::Output;
 
-/// Lines up the cells of `rows` under `heads`. Cells must be clean text of one line.
+/// Lines up the cells of `rows` under `heads`; nothing when there are none. Cells must be clean text of one line.
 pub(crate) fn table(output: &Output, heads: &[&str], rows: &[Vec<String>]) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
         cells.chain(heads.get(column).map(|head| head.chars().count())).max().unwrap_or_default()
@@ -29,5 +32,6 @@ mod tests {
     fn columns_line_up_and_nothing_trails() {
         let rows = vec![vec!["Anna".into(), "idle".into()], vec!["Ö".into(), String::new()]];
         assert_eq!(table(&Output::new(false), &["NAME", "STATUS"], &rows), "NAME  STATUS\nAnna  idle\nÖ");
+        assert_eq!(table(&Output::new(false), &["NAME", "STATUS"], &[]), "");
     }
 }

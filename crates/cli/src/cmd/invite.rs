@@ -72,7 +72,11 @@ async fn list(context: &Context, of: &OneMesh) -> anyhow::Result<()> {
         };
         let rows: Vec<_> = invites.iter().map(row).collect();
         table(output, &["ID", "ROLE", "USED", "EXPIRES", "STATE"], &rows)
-    })
+    })?;
+    if invites.is_empty() {
+        context.output.notice("No invites yet. Make one: claudemesh invite");
+    }
+    Ok(())
 }
 
 async fn revoke(context: &Context, id: &str, of: &OneMesh) -> anyhow::Result<()> {

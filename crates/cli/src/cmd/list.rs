@@ -19,7 +19,7 @@ pub(crate) fn run(context: &Context) -> anyhow::Result<()> {
             vec![one_line(&mesh.slug), mesh.broker_url.ws(), owner.into(), mesh.mesh_id.to_string()]
         };
         let rows: Vec<_> = meshes.iter().map(row).collect();
-        if rows.is_empty() { String::new() } else { table(output, &["MESH", "BROKER", "OWNER KEY", "ID"], &rows) }
+        table(output, &["MESH", "BROKER", "OWNER KEY", "ID"], &rows)
     })?;
     if meshes.is_empty() {
         context.output.notice("No mesh yet. Create one: claudemesh create SLUG --broker URL, or claudemesh join LINK");

@@ -20,7 +20,11 @@ pub(crate) async fn run(context: &Context, of: &OneMesh) -> anyhow::Result<()> {
     context.output.data(&json!({ "peers": peers }), |output| {
         let rows: Vec<_> = peers.iter().map(row).collect();
         table(output, &["NAME", "STATUS", "KIND", "HOST", "KEY", "WORKING ON"], &rows)
-    })
+    })?;
+    if peers.is_empty() {
+        context.output.notice("Nobody else is here. claudemesh members shows who may come.");
+    }
+    Ok(())
 }
 
 fn row(peer: &Peer) -> Vec<String> {

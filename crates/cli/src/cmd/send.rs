@@ -3,15 +3,14 @@
 use std::io::{self, Read};
 use std::time::Duration;
 
-use claudemesh_client::{Addressee, Cipher, Connection, Draft, Roster};
-use claudemesh_proto::limits::MAX_MESSAGE_BYTES;
+use claudemesh_client::{Addressee, Cipher, Connection, Draft, MAX_TEXT_BYTES, Roster};
 use claudemesh_proto::message::{Recipient, RecipientStatus};
 use claudemesh_proto::{DeliveryState, MessageId};
 use serde_json::json;
 
 use crate::args::Send;
 use crate::context::Context;
-use crate::failure::Failure;
+use crate::failure::{Failure, IN_PARTS};
 
 pub(crate) async fn run(context: &Context, asked: Send) -> anyhow::Result<()> {
     let mesh = context.mesh(&asked.of)?;
@@ -37,16 +36,18 @@ fn text(words: &[String]) -> anyhow::Result<String> {
 }
 
 fn from_stdin() -> anyhow::Result<String> {
-    // One byte more than may be sent is enough to know that it is too much.
-    let limit = u64::try_from(MAX_MESSAGE_BYTES + 1)?;
+    // One byte more than may be sent is enough to know that it is too much; the newline at its end is not sent.
+    let limit = u64::try_from(MAX_TEXT_BYTES + 2)?;
     let mut bytes = Vec::new();
     io::stdin().lock().take(limit).read_to_end(&mut bytes)?;
-    if bytes.len() > MAX_MESSAGE_BYTES {
-        return Err(Failure::bad_arguments(format!("standard input holds more than {MAX_MESSAGE_BYTES} bytes")));
+    if bytes.last() == Some(&b'\n') {
+        bytes.pop();
     }
-    let text = String::from_utf8(bytes);
-    let text = text.map_err(|_| Failure::bad_arguments("standard input is not UTF-8 text"))?;
-    Ok(text.strip_suffix('\n').unwrap_or(&text).to_owned())
+    if bytes.len() > MAX_TEXT_BYTES {
+        let text = format!("standard input holds more than the {MAX_TEXT_BYTES} bytes of a message\ntry: {IN_PARTS}");
+        return Err(Failure::bad_arguments(text));
+    }
+    String::from_utf8(bytes).map_err(|_| Failure::bad_arguments(NOT_TEXT))
 }
 
 /// How far the message got in a moment. It is accepted whatever this finds, so not finding out fails nothing.
@@ -65,7 +66,12 @@ fn report(context: &Context, to: &Addressee, id: &MessageId, reached: Option<&Re
         "state": state,
         "status": reached.map(|recipient| recipient.status),
     });
-    context.output.data(&value, |_| format!("{}  {id}  to {name}", state.as_str()))?;
+    let printed = context.output.data(&value, |_| format!("{}  {id}  to {name}", state.as_str()));
+    if printed.is_err() {
+        // Whoever believes that it failed sends it again.
+        context.output.notice(&format!("The message is sent: {id}."));
+    }
+    printed?;
     if let Some(notice) = notice(&name, state, reached.map(|recipient| recipient.status)) {
         context.output.notice(&notice);
     }
@@ -86,6 +92,9 @@ fn notice(name: &str, state: DeliveryState, status: Option<RecipientStatus>) -> 
         }
     }
 }
+
+const NOT_TEXT: &str =
+    "standard input is not UTF-8 text, and a message is\ntry: convert it with iconv, or send it as base64";
 
 /// How long to look whether it arrives. Longer than any recipient that is listening needs, short enough to wait for.
 const PATIENCE: Duration = Duration::from_millis(1500);

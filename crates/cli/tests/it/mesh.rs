@@ -78,15 +78,18 @@ fn text_comes_from_standard_input_and_arrives_as_it_was() {
     let got = team.ben.json(&["inbox"]);
     assert_eq!((text(&got[0]["text"]), text(&got[0]["priority"])), ("first\nsecond – ü", "now"));
     for (input, why) in
-        [(vec![b'x'; 70_000], "more than 65536 bytes"), (vec![0xff], "not UTF-8"), (vec![], "nothing to send")]
+        [(vec![b'x'; 70_000], "more than the 49064 bytes"), (vec![0xff], "not UTF-8"), (vec![], "nothing to send")]
     {
         let said = team.anna.run_with_input(&["send", "Ben", "-"], &input);
         assert_eq!(said.code, 3, "{said:?}");
         assert!(said.stderr.contains(why), "{said:?}");
     }
-    let said = team.anna.run_with_input(&["send", "Ben", "-"], &vec![b'x'; 60_000]);
+    let said = team.anna.run(&["send", "Ben", &"x".repeat(49_065)]);
     assert_eq!(said.code, 3);
-    assert!(said.stderr.contains("the message is too large"), "{said:?}");
+    assert!(said.stderr.starts_with("error: the text is too long: it has 49065 bytes, and a message "), "{said:?}");
+    let longest = format!("{}\n", "x".repeat(49_064)).into_bytes();
+    assert_eq!(team.anna.run_with_input(&["send", "Ben", "-"], &longest).code, 0);
+    assert_eq!(text(&team.ben.json_one(&["inbox"])["text"]).len(), 49_064);
 }
 
 #[test]
@@ -100,6 +103,7 @@ fn names_that_mean_nobody_or_two_send_nothing() {
     let two = team.anna.run(&["send", "ben", "hi"]);
     assert_eq!(two.code, 3);
     assert!(two.stderr.contains("\"ben\" may mean 2 recipients, so nothing was done:"), "{two:?}");
+    assert!(two.stderr.ends_with("\ntry: name one by its key; the first 8 characters or more are enough\n"), "{two:?}");
     assert_eq!(team.ben.json(&["inbox"]).len() + other.json(&["inbox"]).len(), 0);
     let key = text(&team.ben.json_one(&["list"])["meshes"][0]["pubkey"]).to_owned();
     assert_eq!(team.anna.json_one(&["send", &key[..16], "hi"])["to"]["pubkey"], Value::from(key));
@@ -154,6 +158,21 @@ fn members_and_peers_are_listed() {
     let _waiting = Waiting::start(&team.anna);
     let peers = team.ben.json_one(&["peers"]);
     assert!(peers["peers"].as_array().unwrap().iter().all(|peer| peer["channel"] == "claudemesh-cli"), "{peers}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_message_whose_answer_cannot_be_printed_is_said_to_be_sent() {
+    let team = Team::new();
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let said = team.anna.command(&["send", "Ben", "hi"]).stdout(full.try_clone().unwrap()).output().unwrap();
+    let stderr = String::from_utf8(said.stderr).unwrap();
+    let [sent, failed] = stderr.lines().collect::<Vec<_>>()[..] else { panic!("{stderr}") };
+    assert_eq!(said.status.code(), Some(10));
+    assert!(failed.starts_with("error: cannot write to standard output: "), "{stderr}");
+    assert_eq!(team.ben.command(&["inbox"]).stdout(full).output().unwrap().status.code(), Some(10));
+    let id = team.ben.json_one(&["inbox"])["messageId"].clone();
+    assert_eq!(sent, format!("The message is sent: {}.", text(&id)), "and what could not be shown is shown later");
 }
 
 #[test]
