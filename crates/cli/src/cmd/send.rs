@@ -94,7 +94,7 @@ fn notice(name: &str, state: DeliveryState, status: Option<RecipientStatus>) -> 
 }
 
 const NOT_TEXT: &str =
-    "standard input is not UTF-8 text, and a message is\ntry: convert it with iconv, or send it as base64";
+    "standard input is not UTF-8 text, which a message must be\ntry: convert it with iconv, or send it as base64";
 
 /// How long to look whether it arrives. Longer than any recipient that is listening needs, short enough to wait for.
 const PATIENCE: Duration = Duration::from_millis(1500);
