@@ -15,11 +15,12 @@
 //! lost.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::fmt;
 
 use claudemesh_proto::{MessageId, Priority, PublicKey};
 
 use crate::ledger::{Entry, Owner};
+use crate::order::{Order, Placed};
+pub use crate::verdict::{Breach, Tally};
 
 /// A ledger with the name of its client.
 #[derive(Debug, Clone)]
@@ -38,62 +39,6 @@ pub enum Trouble {
     Broker,
     /// The database failed too: any message may have been refused, and the refusal lost.
     Database,
-}
-
-/// How much was looked at.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Different messages sent.
-    pub sent: usize,
-    /// Of these, sent more than once.
-    pub retried: usize,
-    /// Of these, acked.
-    pub acked: usize,
-    /// Refusals, all of them for the moment.
-    pub refused: usize,
-    /// Different messages received.
-    pub received: usize,
-    /// Receptions beyond the first of each.
-    pub repeated: usize,
-    /// Messages received that were never acked to their sender.
-    pub unacked_received: usize,
-    /// Connections.
-    pub connections: usize,
-}
-
-/// A promise that was broken.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Breach {
-    /// The ledger itself makes no sense: the test is at fault.
-    Nonsense { client: String, why: String },
-    /// Acked, and never received.
-    Lost { client: String, id: String, message: MessageId },
-    /// A client's id with more than one message id.
-    Doubled { client: String, id: String, messages: Vec<MessageId> },
-    /// Received, and never sent by that sender.
-    Forged { client: String, message: MessageId, id: Option<String> },
-    /// A message id that was seen with another message.
-    Altered { client: String, message: MessageId, what: &'static str },
-    /// Received by somebody it was not sent to.
-    Misdelivered { client: String, message: MessageId },
-    /// Received after a message that was accepted later.
-    Reordered { client: String, connection: u32, message: MessageId, after: MessageId },
-}
-
-impl fmt::Display for Breach {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Nonsense { client, why } => write!(f, "the ledger of {client} makes no sense: {why}"),
-            Self::Lost { client, id, message } => write!(f, "LOST: {client} was acked {message} ({id}), nobody got it"),
-            Self::Doubled { client, id, messages } => write!(f, "DOUBLED: {id} of {client} is {messages:?}"),
-            Self::Forged { client, message, id } => write!(f, "FORGED: {client} got {message} ({id:?}), never sent"),
-            Self::Altered { client, message, what } => write!(f, "ALTERED: {client} got {message} with another {what}"),
-            Self::Misdelivered { client, message } => write!(f, "MISDELIVERED: {client} got {message}"),
-            Self::Reordered { client, connection, message, after } => {
-                write!(f, "REORDERED: {client} got {message} after {after} on connection {connection}")
-            }
-        }
-    }
 }
 
 /// Reads the ledgers of a whole run against each other.
@@ -295,43 +240,6 @@ impl Court {
                 self.breaches.push(Breach::Lost { client, id, message: message.clone() });
             }
         }
-    }
-}
-
-/// Where a message stands in the order in which its sender's messages were accepted.
-#[derive(Debug)]
-struct Placed {
-    target: PublicKey,
-    first: (u32, usize),
-    acked: Option<usize>,
-    /// Whether it was accepted in the order of its first connection.
-    is_fixed: bool,
-}
-
-/// What has come so far on one connection from one sender in one class.
-#[derive(Debug, Default)]
-struct Order {
-    /// The one that was sent last of all.
-    last_sent: Option<(usize, MessageId)>,
-    /// The same for each connection of the sender, among those accepted in its order.
-    last_fixed: HashMap<u32, (usize, MessageId)>,
-}
-
-impl Order {
-    /// Takes the next one; a message that came before it and was accepted after it.
-    fn take(&mut self, message: &MessageId, placed: &Placed) -> Option<MessageId> {
-        let (connection, line) = placed.first;
-        let overtaken = |last: &(usize, MessageId), by: usize| (last.0 > by).then(|| last.1.clone());
-        let by_ack = placed.acked.and_then(|acked| overtaken(self.last_sent.as_ref()?, acked));
-        let by_line = placed.is_fixed.then(|| overtaken(self.last_fixed.get(&connection)?, line)).flatten();
-        if self.last_sent.as_ref().is_none_or(|last| last.0 < line) {
-            self.last_sent = Some((line, message.clone()));
-        }
-        let last = self.last_fixed.entry(connection).or_insert_with(|| (0, message.clone()));
-        if placed.is_fixed && last.0 < line {
-            *last = (line, message.clone());
-        }
-        by_ack.or(by_line)
     }
 }
 

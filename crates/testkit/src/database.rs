@@ -24,7 +24,7 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// Where a test's broker keeps the truth; a PostgreSQL database is dropped with it.
 #[derive(Debug)]
-pub enum Database {
+pub enum TestDatabase {
     /// The file.
     Sqlite(std::path::PathBuf),
     /// The database, and the cluster it is in.
@@ -38,17 +38,13 @@ pub enum Database {
     },
 }
 
-impl Database {
+impl TestDatabase {
     /// Makes one.
     pub async fn make(kind: Kind, data_dir: &Path) -> Self {
         if kind == Kind::Sqlite {
             return Self::Sqlite(data_dir.join("broker.db"));
         }
-        let cluster = std::env::var("CLAUDEMESH_TEST_POSTGRES").unwrap_or_else(|_| {
-            panic!(
-                "this test needs PostgreSQL: run `cargo xtask test`, which starts one and sets CLAUDEMESH_TEST_POSTGRES"
-            )
-        });
+        let cluster = cluster();
         let mut random = [0; 4];
         getrandom::fill(&mut random).unwrap();
         let (number, random) = (NEXT.fetch_add(1, Ordering::Relaxed), u32::from_le_bytes(random));
@@ -89,6 +85,13 @@ impl Database {
     }
 }
 
+/// The PostgreSQL that the test command started, as the address of a database in it.
+pub(crate) fn cluster() -> String {
+    std::env::var("CLAUDEMESH_TEST_POSTGRES").unwrap_or_else(|_| {
+        panic!("this test needs PostgreSQL: run `cargo xtask test`, which starts one and sets CLAUDEMESH_TEST_POSTGRES")
+    })
+}
+
 async fn sqlite(path: &Path) -> sqlx::SqliteConnection {
     SqliteConnectOptions::new().filename(path).busy_timeout(Duration::from_secs(5)).connect().await.unwrap()
 }
@@ -97,7 +100,7 @@ async fn postgres(url: &str) -> sqlx::PgConnection {
     PgConnectOptions::from_str(url).unwrap().connect().await.unwrap()
 }
 
-impl Drop for Database {
+impl Drop for TestDatabase {
     fn drop(&mut self) {
         let Self::Postgres { cluster, name, .. } = self else { return };
         let (cluster, drop) = (cluster.clone(), format!("drop database {name} with (force)"));

@@ -23,14 +23,18 @@ mod database;
 mod http;
 pub mod ledger;
 mod mesh;
+mod order;
 mod panics;
 mod people;
 pub mod process;
+mod verdict;
 mod wall;
 mod wire;
 
 pub use clock::TestClock;
-pub use database::{Database, Kind};
+// The name that the broker's tests know it by.
+pub use database::TestDatabase as Database;
+pub use database::{Kind, TestDatabase};
 pub use http::{Answer, Request};
 pub use mesh::{Setup, TestMesh, eventually};
 pub use people::{Member, Mesh, Session, invite_token, merged, mesh_request, signed_hello, stranger};

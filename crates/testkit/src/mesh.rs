@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 use crate::clock::TestClock;
-use crate::database::{Database, Kind};
+use crate::database::{Kind, TestDatabase};
 use crate::http::{Answer, Request};
 use crate::panics;
 use crate::people::{Member, Mesh, merged, mesh_request};
@@ -38,7 +38,7 @@ pub struct TestMesh {
     /// The time that it sees.
     pub clock: TestClock,
     /// Its database.
-    pub database: Database,
+    pub database: TestDatabase,
     data_dir: TempDir,
 }
 
@@ -75,7 +75,7 @@ impl Setup {
     pub async fn start(self) -> TestMesh {
         panics::watch();
         let data_dir = tempfile::tempdir().unwrap();
-        let database = Database::make(self.kind, data_dir.path()).await;
+        let database = TestDatabase::make(self.kind, data_dir.path()).await;
         let mut config = self.config;
         config.data_dir.get_or_insert_with(|| data_dir.path().to_owned());
         config.database_url.get_or_insert_with(|| database.url());

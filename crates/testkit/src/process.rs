@@ -16,6 +16,8 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
+use crate::database::cluster;
+
 /// Where a broker keeps the truth.
 #[derive(Debug)]
 pub enum Database {
@@ -28,12 +30,7 @@ pub enum Database {
 impl Database {
     /// A new database on the server that the test command started.
     pub async fn postgres() -> Self {
-        let Ok(server) = std::env::var("CLAUDEMESH_TEST_POSTGRES") else {
-            panic!(
-                "this test needs PostgreSQL: run `cargo xtask test`, which starts one and sets CLAUDEMESH_TEST_POSTGRES"
-            )
-        };
-        Self::Postgres(Box::new(PostgresDatabase::create(&server).await))
+        Self::Postgres(Box::new(PostgresDatabase::create(&cluster()).await))
     }
 }
 
