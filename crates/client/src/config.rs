@@ -245,27 +245,10 @@ mod tests {
     use std::thread;
 
     use super::*;
-
-    fn membership(slug: &str, seed: u8) -> Membership {
-        Membership {
-            mesh_id: MeshId::from_random([seed; 32]),
-            member_id: MemberId::from_random([seed; 32]),
-            slug: slug.into(),
-            name: slug.into(),
-            broker_url: "ws://127.0.0.1:7900/ws".parse().unwrap(),
-            joined_at: "2026-01-02T03:04:05.678Z".into(),
-            identity: Arc::new(Identity::from_seed([seed; 32])),
-        }
-    }
+    use crate::samples::{home, membership};
 
     fn owner() -> PublicKey {
         Identity::from_seed([3; 32]).public()
-    }
-
-    fn home() -> (tempfile::TempDir, Home) {
-        let dir = tempfile::tempdir().unwrap();
-        let home = Home::at(dir.path().join("home"));
-        (dir, home)
     }
 
     #[test]

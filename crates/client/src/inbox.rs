@@ -251,6 +251,7 @@ pragma user_version = 2;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::samples;
 
     fn letter(number: u64, body: Body) -> Letter {
         Letter {
@@ -266,8 +267,7 @@ mod tests {
     }
 
     async fn inbox() -> (tempfile::TempDir, Home, Inbox) {
-        let dir = tempfile::tempdir().unwrap();
-        let home = Home::at(dir.path().join("home"));
+        let (dir, home) = samples::home();
         let inbox = Inbox::open(&home, &MeshId::from_random([1; 32])).await.unwrap();
         (dir, home, inbox)
     }

@@ -102,26 +102,15 @@ impl Connection {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use claudemesh_keys::Identity;
-    use claudemesh_proto::{MemberId, MeshId};
 
     use super::*;
     use crate::link;
+    use crate::samples::membership;
 
     fn owner() -> (OwnerKey, Membership) {
-        let mesh_id = MeshId::from_random([1; 32]);
-        let mesh = Membership {
-            mesh_id: mesh_id.clone(),
-            member_id: MemberId::from_random([2; 32]),
-            slug: "team".into(),
-            name: "team".into(),
-            broker_url: "ws://127.0.0.1:7900/ws".parse().unwrap(),
-            joined_at: String::new(),
-            identity: Arc::new(Identity::from_seed([2; 32])),
-        };
-        (OwnerKey { mesh_id, identity: Identity::from_seed([1; 32]) }, mesh)
+        let mesh = membership("team", 2);
+        (OwnerKey { mesh_id: mesh.mesh_id.clone(), identity: Identity::from_seed([1; 32]) }, mesh)
     }
 
     fn terms() -> Terms {

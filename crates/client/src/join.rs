@@ -86,9 +86,10 @@ mod tests {
     use std::collections::HashSet;
 
     use claudemesh_keys::Identity;
-    use claudemesh_proto::{MemberId, MemberRole};
+    use claudemesh_proto::MemberRole;
 
     use super::*;
+    use crate::samples::{home, membership};
 
     fn invite(owner: u8, broker: &str) -> Invite {
         Invite {
@@ -105,8 +106,7 @@ mod tests {
 
     #[test]
     fn only_the_same_invite_takes_up_the_key_of_an_attempt() {
-        let dir = tempfile::tempdir().unwrap();
-        let home = Home::at(dir.path().join("home"));
+        let (_dir, home) = home();
         let key = |invite: &Invite| home.joining_key(invite).unwrap().public();
         let first = invite(6, "wss://good.example/ws");
         let other_case = Invite { mesh_id: "MESH1".parse().unwrap(), ..first.clone() };
@@ -116,23 +116,18 @@ mod tests {
         assert_eq!(keys.len(), attempts.len(), "no invite is answered with the key of another");
         assert_eq!(key(&first), key(&first.clone()));
         assert!(keys.contains(&key(&first)), "after the others, too");
-        let names = std::fs::read_dir(dir.path().join("home/joining")).unwrap();
+        let names = std::fs::read_dir(home.dir().join("joining")).unwrap();
         let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap().to_lowercase());
         assert_eq!(names.collect::<HashSet<_>>().len(), attempts.len(), "also where letter case is nothing");
     }
 
     #[tokio::test]
     async fn an_invite_that_tells_another_story_about_a_known_mesh_is_refused_and_names_both() {
-        let dir = tempfile::tempdir().unwrap();
-        let home = Home::at(dir.path().join("home"));
+        let (_dir, home) = home();
         let mesh = Membership {
             mesh_id: "mesh1".parse().unwrap(),
-            member_id: MemberId::from_random([1; 32]),
-            slug: "team".into(),
-            name: "team".into(),
             broker_url: "wss://evil.example/ws".parse().unwrap(),
-            joined_at: String::new(),
-            identity: Arc::new(Identity::from_seed([1; 32])),
+            ..membership("team", 1)
         };
         home.add(&mesh, &Identity::from_seed([6; 32]).public()).unwrap();
         let name = "Ben".parse().unwrap();

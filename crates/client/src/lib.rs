@@ -38,6 +38,8 @@ mod presence;
 mod private_file;
 mod receive;
 mod resolve;
+#[cfg(test)]
+mod samples;
 mod tls;
 
 pub use claudemesh_proto::hello::MAIL;

@@ -81,10 +81,11 @@ fn check(home: &Home, slug: &Slug, created: &MeshCreated) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use claudemesh_keys::Identity;
-    use claudemesh_proto::{MemberId, MeshId};
+    use claudemesh_proto::MemberId;
 
     use super::*;
     use crate::hostile::Hostile;
+    use crate::samples::{home, membership};
 
     fn creation(broker: &BrokerUrl) -> Creation {
         Creation {
@@ -104,37 +105,20 @@ mod tests {
         Hostile::http(201, serde_json::to_string(&answer).unwrap()).await
     }
 
-    fn membership(mesh_id: &MeshId) -> Membership {
-        Membership {
-            mesh_id: mesh_id.clone(),
-            member_id: MemberId::from_random([1; 32]),
-            slug: "first".into(),
-            name: "first".into(),
-            broker_url: "wss://honest.example/ws".parse().unwrap(),
-            joined_at: String::new(),
-            identity: Arc::new(Identity::from_seed([1; 32])),
-        }
-    }
-
-    fn home() -> (tempfile::TempDir, Home) {
-        let dir = tempfile::tempdir().unwrap();
-        let home = Home::at(dir.path().join("home"));
-        (dir, home)
-    }
-
     #[tokio::test]
     async fn a_broker_cannot_replace_the_owners_key_of_another_mesh() {
         let (_dir, home) = home();
-        let (mesh, owner) = (MeshId::from_random([7; 32]), Identity::from_seed([3; 32]));
-        home.keep_owner_key(&mesh, &"first".parse().unwrap(), &owner).unwrap();
+        let (first, owner) = (membership("first", 7), Identity::from_seed([3; 32]));
+        let mesh = &first.mesh_id;
+        home.keep_owner_key(mesh, &"first".parse().unwrap(), &owner).unwrap();
         let broker = answering(mesh.as_str(), "later").await;
         for is_member in [false, true] {
             if is_member {
-                home.add(&membership(&mesh), &owner.public()).unwrap();
+                home.add(&first, &owner.public()).unwrap();
             }
             let refused = create(&home, &creation(&broker.url)).await;
             assert!(matches!(refused, Err(Error::Protocol(_))), "{refused:?}");
-            assert_eq!(home.owner_key(&membership(&mesh)).unwrap().identity.public(), owner.public());
+            assert_eq!(home.owner_key(&first).unwrap().identity.public(), owner.public());
         }
         assert_eq!(home.config().unwrap().meshes.len(), 1);
     }

@@ -143,11 +143,11 @@ mod tests {
     use std::thread;
 
     use super::*;
+    use crate::samples::home;
 
     #[test]
     fn keys_of_an_unfinished_attempt_are_used_again() {
-        let dir = tempfile::tempdir().unwrap();
-        let home = Home::at(dir.path().join("home"));
+        let (_dir, home) = home();
         let slug: Slug = "team".parse().unwrap();
         let (first, second) = (home.creation_keys(&slug).unwrap(), home.creation_keys(&slug).unwrap());
         assert_eq!(first.owner.public(), second.owner.public());
@@ -157,8 +157,7 @@ mod tests {
 
     #[test]
     fn attempts_at_once_use_the_same_keys() {
-        let dir = tempfile::tempdir().unwrap();
-        let home = Home::at(dir.path().join("home"));
+        let (_dir, home) = home();
         let slug: Slug = "team".parse().unwrap();
         let keys: HashSet<_> = thread::scope(|scope| {
             let attempts: Vec<_> = (0..8).map(|_| scope.spawn(|| home.creation_keys(&slug).unwrap())).collect();
@@ -170,8 +169,7 @@ mod tests {
 
     #[test]
     fn an_owners_key_is_kept_again_but_never_replaced() {
-        let dir = tempfile::tempdir().unwrap();
-        let home = Home::at(dir.path().join("home"));
+        let (_dir, home) = home();
         let (mesh, slug) = (MeshId::from_random([1; 32]), "team".parse().unwrap());
         let (owner, other) = (Identity::from_seed([1; 32]), Identity::from_seed([2; 32]));
         home.keep_owner_key(&mesh, &slug, &owner).unwrap();

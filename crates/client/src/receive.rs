@@ -94,8 +94,8 @@ mod tests {
     use claudemesh_proto::MeshId;
 
     use super::*;
-    use crate::home::Home;
     use crate::hostile::{Hostile, WELCOME, push};
+    use crate::samples::home;
 
     /// Hands over a message, and for each ack another, `last` in all.
     async fn fetch_from(last: usize, bound: Bound) -> (Result<Fetched>, usize) {
@@ -107,8 +107,8 @@ mod tests {
             Some(welcome.into_iter().chain(next).collect())
         })
         .await;
-        let dir = tempfile::tempdir().unwrap();
-        let inbox = Inbox::open(&Home::at(dir.path().join("home")), &MeshId::from_random([1; 32])).await.unwrap();
+        let (_dir, home) = home();
+        let inbox = Inbox::open(&home, &MeshId::from_random([1; 32])).await.unwrap();
         let cipher = Cipher::new(Arc::new(Identity::from_seed([1; 32])));
         let (connection, mut pushes) = broker.dial().open().await.unwrap();
         let fetched = fetch(&inbox, &cipher, &connection, &mut pushes, bound).await;
