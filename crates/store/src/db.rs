@@ -20,6 +20,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 const SQLITE_READERS: u32 = 4;
 /// Connections to PostgreSQL of one broker: its journal writers, and reads.
 const POSTGRES_CONNECTIONS: u32 = 16;
+/// A connection to PostgreSQL that was idle for longer is tested before it is used.
+const UNTESTED: Duration = Duration::from_secs(1);
 /// How long a call waits for a free or new connection. Clients wait 10 s for an ack, so an outage must show well before.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -227,6 +229,16 @@ async fn open_postgres(url: &str) -> Result<Db, OpenError> {
     let pool = PgPoolOptions::new()
         .max_connections(POSTGRES_CONNECTIONS)
         .acquire_timeout(ACQUIRE_TIMEOUT)
+        // One that was in use a moment ago is not asked whether it lives: that would be a round trip for every batch.
+        .test_before_acquire(false)
+        .before_acquire(|connection, used| {
+            Box::pin(async move {
+                if used.idle_for > UNTESTED {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
         .after_connect(|connection, _| {
             Box::pin(async move { sqlx::raw_sql(PLANNER).execute(connection).await.map(drop) })
         })
