@@ -135,7 +135,7 @@ pub struct ErrorFrame {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field} {why}")]
 pub struct BadField {
-    /// Path of the field, such as `parentAttestation.expiresAt`; `.` for the frame as a whole.
+    /// Path of the field, such as `parentAttestation.signature`; `.` for the frame as a whole.
     pub field: String,
     /// What is wrong with it.
     pub why: String,
@@ -214,7 +214,16 @@ fn read_body<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, BadField> {
 fn name_the_field<'a, T: Deserialize<'a>>(text: &'a str) -> BadField {
     let named = first_error::<T>(text).filter(|error| error.field != ".");
     let named = named.or_else(|| first_error::<Place>(text)).or_else(|| first_error::<T>(text));
-    named.unwrap_or_else(|| BadField { field: ".".into(), why: "has something after its end".into() })
+    let found = named.unwrap_or_else(|| BadField { field: ".".into(), why: "has something after its end".into() });
+    name_what_is_missing(found)
+}
+
+/// serde counts a missing field as a mistake of what should hold it.
+fn name_what_is_missing(found: BadField) -> BadField {
+    let missing = found.why.strip_prefix("missing field `").and_then(|name| name.strip_suffix('`'));
+    let Some(missing) = missing else { return found };
+    let field = if found.field == "." { missing.to_owned() } else { format!("{}.{missing}", found.field) };
+    BadField { field, why: "is missing".into() }
 }
 
 fn first_error<'a, T: Deserialize<'a>>(text: &'a str) -> Option<BadField> {
@@ -264,6 +273,10 @@ mod tests {
         assert_eq!(error("hello", r#"{"timestamp":"soon"}"#).field, "timestamp");
         assert_eq!(error("hello", r#"{"timestamp":1,"pid":"x"}"#).field, "pid");
         assert_eq!(error("hello", r#"{"timestamp":1,"groups":[{"name":7}]}"#).field, "groups[0].name");
+        let missing = |text| error("hello", text).to_string();
+        assert_eq!(missing("{}"), "timestamp is missing");
+        assert_eq!(missing(r#"{"timestamp":null}"#), "timestamp invalid type: null, expected i64");
+        assert_eq!(missing(r#"{"timestamp":1,"groups":[{}]}"#), "groups[0].name is missing");
         let nested = error("session_hello", r#"{"timestamp":1,"parentAttestation":{"signature":1}}"#);
         assert_eq!(nested.field, "parentAttestation.signature");
         assert_eq!(nested.why, "invalid type: integer `1`, expected a string");
