@@ -3,7 +3,7 @@
 //! Fields that a handshake check has a code of its own for stay text here: the broker must be able to refuse them in the
 //! documented order, with the documented word. Everything else is refused while reading.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::id::PresenceId;
 use crate::text::DisplayName;
@@ -126,12 +126,17 @@ pub struct Attestation {
     /// The member's public key.
     #[serde(default)]
     pub parent_member_pubkey: String,
-    /// Last moment it holds, unix milliseconds; `None` when the client sent none or not a number.
-    #[serde(default)]
+    /// Last moment it holds, unix milliseconds; `None` when the client sent none or not a whole number.
+    #[serde(default, deserialize_with = "whole_number")]
     pub expires_at: Option<i64>,
     /// By the member key over [`crate::canonical::attestation`], 128 hex characters.
     #[serde(default)]
     pub signature: String,
+}
+
+/// The number, and nothing when it is something else: the broker has its own word for that, in its place among the checks.
+fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+    serde_json::Value::deserialize(deserializer).map(|value| value.as_i64())
 }
 
 /// The connection is open.
