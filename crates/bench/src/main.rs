@@ -151,7 +151,7 @@ fn chosen(names: &[String]) -> anyhow::Result<Vec<&'static Row>> {
     Ok(ROWS.iter().filter(|row| names.is_empty() || names.iter().any(|name| name == row.name)).collect())
 }
 
-/// In cargo's target directory, which is on a disk where `/tmp` may be memory.
+/// In cargo's target directory, which is on a disk where the temporary one may be memory.
 fn default_dir() -> anyhow::Result<PathBuf> {
     let program = std::env::current_exe()?;
     Ok(program.ancestors().nth(2).context("this program is in no directory")?.join("bench"))

@@ -46,12 +46,14 @@ impl Account {
     }
 
     /// The temporary directory, if this account can get there.
-    pub(crate) fn temporary_directory(&self) -> PathBuf {
+    pub(crate) fn temporary_directory(&self) -> anyhow::Result<PathBuf> {
         let usual = std::env::temp_dir();
-        match self {
-            Self::Other { .. } if !is_open_to_all(&usual) => PathBuf::from("/tmp"),
-            _ => usual,
-        }
+        anyhow::ensure!(
+            matches!(self, Self::Ours) || is_open_to_all(&usual),
+            "PostgreSQL runs as another account, which cannot get to {}: set TMPDIR to a directory that everybody may enter",
+            usual.display()
+        );
+        Ok(usual)
     }
 }
 

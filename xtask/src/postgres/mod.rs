@@ -110,7 +110,7 @@ struct Directory {
 
 impl Directory {
     fn create(account: &Account) -> anyhow::Result<Self> {
-        let parent = account.temporary_directory();
+        let parent = account.temporary_directory()?;
         for number in 0..1000 {
             let path = parent.join(format!("claudemesh-postgres-{}-{number}", std::process::id()));
             match fs::DirBuilder::new().mode(0o700).create(&path) {

@@ -59,7 +59,7 @@ impl Cluster {
             let of = |name| Some((id("-u", Some(name))?, id("-g", Some(name))?));
             of("postgres").or_else(|| of("nobody")).expect("an account that is not root")
         });
-        let directory = PathBuf::from(format!("/tmp/claudemesh-crash-{}", std::process::id()));
+        let directory = std::env::temp_dir().join(format!("claudemesh-crash-{}", std::process::id()));
         std::fs::DirBuilder::new().mode(0o700).create(&directory).unwrap();
         if let Some((user, group)) = account {
             std::os::unix::fs::chown(&directory, Some(user), Some(group)).unwrap();
