@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -44,13 +45,7 @@ pub(crate) fn setup_token(data_dir: &Path) -> anyhow::Result<SetupToken> {
     }
 }
 
-#[cfg(unix)]
+/// Makes a file that only its owner may read.
 pub(crate) fn private_file(path: &Path) -> io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt as _;
     File::options().write(true).create_new(true).mode(0o600).open(path)
-}
-
-#[cfg(not(unix))]
-pub(crate) fn private_file(path: &Path) -> io::Result<File> {
-    File::options().write(true).create_new(true).open(path)
 }

@@ -1,6 +1,7 @@
 //! Opening the databases, and the two ways to use one: [`Db::read`] and [`Db::write`].
 
 use std::fs::{File, TryLockError};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -288,11 +289,7 @@ fn lock(path: &Path) -> Result<File, OpenError> {
 
 /// Opens a file that only its owner may read, making it if it is missing.
 fn private_file(path: &Path) -> std::io::Result<File> {
-    let mut options = File::options();
-    options.create(true).truncate(false).write(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
+    File::options().create(true).truncate(false).write(true).mode(0o600).open(path)
 }
 
 /// Used by health checks: answers when the database does.

@@ -90,7 +90,6 @@ async fn logs_hold_no_body_nonce_token_place_or_whole_key() {
     }
 }
 
-#[cfg(unix)]
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_in_the_data_directory_is_its_owners_alone() {
     use std::os::unix::fs::PermissionsExt as _;
