@@ -1,5 +1,6 @@
 //! What the tables need done from time to time, in small steps that hold nobody up: expiry, forgetting, checkpoints.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use crate::crash::crash_point;
 use crate::db::Db;
 use crate::error::StoreError;
 use crate::journal::Meters;
-use crate::sql::{Sql, Value, sql};
+use crate::sql::{Sql, Value, json, sql};
 use crate::{Clock, Store};
 
 /// Messages looked at in one transaction.
@@ -31,23 +32,24 @@ const WAL_FRAMES: i64 = 4096;
 /// A WAL that grew beyond this size, because a reader kept it from starting again, is cut.
 const WAL_LIMIT_BYTES: u64 = 256 << 20;
 
+/// How far a mesh's messages have expired. On PostgreSQL this takes the mesh's lock, before which no row of its backlog is touched.
+const EXPIRED: Sql = sql!(
+    sqlite: "select expired_seq from mesh_head where mesh_id = $1",
+    postgres: "select expired_seq from mesh_head where mesh_id = $1 for update",
+);
+/// A queue that is empty needs no row: the next message for it makes a new one.
+const FORGET_EMPTY: Sql = sql!(
+    "delete from backlog where (mesh_id, recipient) in (select r.value ->> 0, r.value ->> 1 from ",
+    rows ") and queued_rows = 0"
+);
+
 impl Store {
     /// Expires, purges and forgets what is due, in transactions of a bounded size. How many deliveries expired.
     pub async fn sweep(&self) -> Result<u64, StoreError> {
-        const FORGET_HANDSHAKES: Sql = sql!("delete from handshake where accepted_at < $1");
-        const FORGET_UNPROVEN: Sql = sql!("delete from session where proven_at is null and last_seen_at < $1");
-        const FORGET_PROVEN: Sql = sql!("delete from session where last_seen_at < $1");
         let now = self.database_now().await?;
         let ttl = self.settings().message_ttl;
-        let mut tx = self.db().write().await?;
-        for (sql, before) in [
-            (FORGET_HANDSHAKES, now.minus(REPLAY_MEMORY)),
-            (FORGET_UNPROVEN, now.minus(UNPROVEN_LIFE)),
-            (FORGET_PROVEN, now.minus(ttl + AFTERLIFE)),
-        ] {
-            tx.connection().execute(sql, &[before.as_millis().into()]).await?;
-        }
-        tx.commit().await?;
+        while self.forget_handshakes(now.minus(REPLAY_MEMORY)).await? {}
+        while self.forget_sessions(now.minus(UNPROVEN_LIFE), now.minus(ttl + AFTERLIFE)).await? {}
         let mut expired = 0;
         for mesh in self.meshes_with_due(now.minus(ttl)).await? {
             while let Some(ended) = self.expire(&mesh, now, now.minus(ttl)).await? {
@@ -56,6 +58,50 @@ impl Store {
             while self.purge(&mesh, now.minus(ttl + AFTERLIFE)).await? {}
         }
         Ok(expired)
+    }
+
+    /// Forgets handshakes that a replay would not get through with; whether there may be more.
+    async fn forget_handshakes(&self, before: Timestamp) -> Result<bool, StoreError> {
+        const FORGET: Sql = sql!(
+            "delete from handshake where (mesh_id, signature) in \
+             (select mesh_id, signature from handshake where accepted_at < $1 order by accepted_at limit $2)"
+        );
+        let mut tx = self.db().write().await?;
+        let forgotten = tx.connection().execute(FORGET, &[before.as_millis().into(), STEP.into()]).await?;
+        tx.commit().await?;
+        Ok(forgotten == STEP.unsigned_abs())
+    }
+
+    /// Forgets session keys that nobody came with for long, and that nothing waits for any more; whether there may be more.
+    async fn forget_sessions(&self, unproven: Timestamp, proven: Timestamp) -> Result<bool, StoreError> {
+        const DUE: Sql = sql!(
+            "select mesh_id, session_pubkey from session \
+             where last_seen_at < $1 and (proven_at is null or last_seen_at < $2) order by last_seen_at limit $3"
+        );
+        const FORGET: Sql = sql!(
+            "delete from session where (mesh_id, session_pubkey) in (select r.value ->> 0, r.value ->> 1 from ",
+            rows ") and last_seen_at < $2 and (proven_at is null or last_seen_at < $3)"
+        );
+        let (unproven, proven) = (unproven.as_millis(), proven.as_millis());
+        let mut reader = self.db().read().await?;
+        let due = reader.connection().rows(DUE, &[unproven.into(), proven.into(), STEP.into()]).await?;
+        drop(reader);
+        let mut meshes: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for row in &due {
+            meshes.entry(row.text(0)?).or_default().push(row.text(1)?);
+        }
+        for (mesh, keys) in meshes {
+            let keys: Vec<_> = keys.iter().map(|key| (&mesh, key)).collect();
+            let keys = json(&keys)?;
+            let mut tx = self.db().write().await?;
+            let mut connection = tx.connection();
+            connection.row(EXPIRED, &[(&mesh).into()]).await?;
+            // Whoever came back meanwhile stays.
+            connection.execute(FORGET, &[(&keys).into(), unproven.into(), proven.into()]).await?;
+            connection.execute(FORGET_EMPTY, &[(&keys).into()]).await?;
+            tx.commit().await?;
+        }
+        Ok(due.len() == usize::try_from(STEP).unwrap_or_default())
     }
 
     /// Meshes whose oldest kept message is old enough for something to be due.
@@ -71,10 +117,6 @@ impl Store {
 
     /// Ends deliveries that nobody came for, oldest first; how many of the messages looked at. `None` when nothing is due.
     async fn expire(&self, mesh: &MeshId, now: Timestamp, before: Timestamp) -> Result<Option<u64>, StoreError> {
-        const HEAD: Sql = sql!(
-            sqlite: "select expired_seq from mesh_head where mesh_id = $1",
-            postgres: "select expired_seq from mesh_head where mesh_id = $1 for update",
-        );
         const DUE: Sql = sql!(
             "select coalesce(max(seq), 0) from (select seq, created_at from message where mesh_id = $1 and seq > $2 \
              order by seq limit $3) t where created_at < $4"
@@ -91,22 +133,24 @@ impl Store {
         let id: Value<'_> = mesh.as_str().into();
         let mut tx = self.db().write().await?;
         let mut connection = tx.connection();
-        let Some(head) = connection.row(HEAD, std::slice::from_ref(&id)).await? else { return Ok(None) };
+        let Some(head) = connection.row(EXPIRED, std::slice::from_ref(&id)).await? else { return Ok(None) };
         let from = head.int(0)?;
         let due = connection.row(DUE, &[id.clone(), from.into(), STEP.into(), before.as_millis().into()]).await?;
         let to = due.map_or(Ok(0), |row| row.int(0))?;
         if to <= from {
             return Ok(None);
         }
-        let mut backlog = Backlog::default();
+        let (mut backlog, mut queues) = (Backlog::default(), BTreeSet::new());
         for row in connection.rows(QUEUED, &[id.clone(), from.into(), to.into()]).await? {
             let change = backlog.change(mesh, &row.parsed(0)?);
             change.rows -= 1;
             change.bytes -= row.int(1)?;
+            queues.insert((mesh, row.text(0)?));
         }
         let values = [id.clone(), from.into(), to.into(), now.as_millis().into()];
         let expired = connection.execute(EXPIRE, &values).await?;
         backlog.write(&mut connection).await?;
+        connection.execute(FORGET_EMPTY, &[(&json(&queues)?).into()]).await?;
         connection.execute(DONE, &[id, to.into()]).await?;
         tx.commit().await?;
         Ok(Some(expired))

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use claudemesh_proto::DeliveryState;
-use claudemesh_store::{Appended, NewMessage, Settled};
+use claudemesh_proto::{DeliveryState, PublicKey};
+use claudemesh_store::{Admitted, Appended, NewMessage, Recipient, SessionClaim, Settled};
 
 use crate::ground::{Ground, TTL};
-use crate::people::{Town, fresh_connection, fresh_key, kept};
+use crate::people::{Town, fresh_connection, fresh_key, kept, texts};
 
 on_both! {
     a_message_expires_visibly,
@@ -14,6 +14,8 @@ on_both! {
     what_was_settled_stays_delivered_until_it_is_gone,
     a_long_backlog_is_swept_in_one_go,
     session_keys_are_forgotten,
+    many_handshakes_and_session_keys_are_forgotten_in_one_go,
+    a_queue_that_is_empty_is_not_remembered_for_ever,
 }
 
 async fn a_message_expires_visibly(ground: &Ground) {
@@ -118,5 +120,60 @@ async fn session_keys_are_forgotten(ground: &Ground) {
     ground.pass(TTL).await;
     store.sweep().await.unwrap();
     assert_eq!(count().await, 0);
+    store.close().await;
+}
+
+/// More than one transaction of the sweep takes.
+async fn many_handshakes_and_session_keys_are_forgotten_in_one_go(ground: &Ground) {
+    let store = ground.open().await;
+    let town = Town::found(&store).await;
+    let claim = || Some(SessionClaim { pubkey: fresh_key(), proven: true });
+    let mut pending = Vec::new();
+    for _ in 0..2_100 {
+        pending.push(store.admit(town.hello(town.bob.key, claim())).await);
+    }
+    for answer in pending {
+        assert!(matches!(answer.await.unwrap(), Admitted::Welcome(_)));
+    }
+    let count = async |table: &str| ground.number(&format!("select count(*) from {table}")).await;
+    store.sweep().await.unwrap();
+    assert_eq!((count("handshake").await, count("session").await), (2_100, 2_100));
+    ground.pass(Duration::from_mins(3)).await;
+    store.sweep().await.unwrap();
+    assert_eq!((count("handshake").await, count("session").await), (0, 2_100));
+    ground.pass(TTL + Duration::from_hours(24)).await;
+    store.sweep().await.unwrap();
+    assert_eq!(count("session").await, 0);
+    store.close().await;
+}
+
+async fn a_queue_that_is_empty_is_not_remembered_for_ever(ground: &Ground) {
+    let store = ground.open().await;
+    let town = Town::found(&store).await;
+    let (fetched, late) = (fresh_key(), fresh_key());
+    for key in [fetched, late] {
+        town.speak_for(&town.bob, key, true).await;
+    }
+    let queues =
+        async |key: PublicKey| ground.number(&format!("select count(*) from backlog where recipient = '{key}'")).await;
+    let id = town.send(&town.ada, fetched, "fetched").await;
+    ground.pass(TTL - Duration::from_hours(1)).await;
+    town.send(&town.ada, late, "late").await;
+    town.settle(Settled::Message(id, vec![Recipient::Session(fetched)])).await;
+    assert_eq!((queues(fetched).await, queues(late).await), (1, 1));
+    // Both keys are forgotten; for one of them something waits.
+    ground.pass(Duration::from_hours(26)).await;
+    store.sweep().await.unwrap();
+    assert_eq!(ground.number("select count(*) from session").await, 0);
+    assert_eq!((queues(fetched).await, queues(late).await), (0, 1));
+    assert_eq!(store.queue_depth().await.unwrap(), 1);
+    ground.pass(TTL).await;
+    assert_eq!(store.sweep().await.unwrap(), 1);
+    assert_eq!(queues(late).await, 0);
+    // Whoever comes back is served.
+    town.speak_for(&town.bob, late, true).await;
+    town.send(&town.ada, late, "again").await;
+    assert_eq!(store.queue_depth().await.unwrap(), 1);
+    assert_eq!(texts(&town.claim(Recipient::Session(late), &fresh_connection()).await), ["again"]);
     store.close().await;
 }
