@@ -10,8 +10,9 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection, PgPool, Postgres, Sqlite, SqlitePool, Transaction};
+use tokio::sync::watch;
 
-use crate::error::OpenError;
+use crate::error::{OpenError, is_failed_sync};
 use crate::sql::{Connection, Row, Sql, Value, sql};
 use crate::writer::{SqliteTx, Writer};
 
@@ -77,6 +78,34 @@ pub(crate) enum Db {
 pub(crate) struct LockedFile {
     pub(crate) path: PathBuf,
     lock: File,
+    /// Why a sync failed, once one has.
+    failed_sync: watch::Sender<Option<String>>,
+}
+
+impl LockedFile {
+    /// After a failed sync nothing is written any more: what is on the disk is unknown until the process has started again.
+    pub(crate) fn writable(&self) -> sqlx::Result<()> {
+        match &*self.failed_sync.borrow() {
+            Some(why) => Err(sqlx::Error::Io(std::io::Error::other(why.clone()))),
+            None => Ok(()),
+        }
+    }
+
+    /// Remembers a failed sync, before anybody is told of it.
+    fn note<T>(&self, outcome: sqlx::Result<T>) -> sqlx::Result<T> {
+        if let Err(error) = &outcome
+            && is_failed_sync(error)
+        {
+            self.failed_sync.send_replace(Some(error.to_string()));
+        }
+        outcome
+    }
+
+    /// Does something that syncs.
+    pub(crate) async fn syncing<T>(&self, doing: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+        self.writable()?;
+        self.note(doing.await)
+    }
 }
 
 /// A transaction that writes. Dropped without [`Tx::commit`], it is rolled back.
@@ -118,6 +147,14 @@ impl Db {
 
     pub(crate) fn is_postgres(&self) -> bool {
         matches!(self, Self::Postgres(_))
+    }
+
+    /// Says why a sync failed, whoever asked for it. PostgreSQL sees to its own: it crashes and recovers.
+    pub(crate) fn failed_sync(&self) -> watch::Sender<Option<String>> {
+        match self {
+            Self::Sqlite { file, .. } => file.failed_sync.clone(),
+            Self::Postgres(_) => watch::Sender::new(None),
+        }
     }
 
     pub(crate) async fn close(&self) {
@@ -210,11 +247,11 @@ async fn open_sqlite(path: &Path) -> Result<Db, OpenError> {
     let mut migrating = options.connect().await.map_err(at)?;
     sqlx::migrate!("migrations/sqlite").run(&mut migrating).await.map_err(OpenError::Migrate)?;
     migrating.close().await.map_err(at)?;
-    let writer = Writer::open(options.clone(), ACQUIRE_TIMEOUT).await.map_err(at)?;
+    let file = Arc::new(LockedFile { path: path.to_owned(), lock, failed_sync: watch::Sender::new(None) });
+    let writer = Writer::open(Arc::clone(&file), options.clone(), ACQUIRE_TIMEOUT).await.map_err(at)?;
     let readers = options.clone().pragma("query_only", "1").pragma("cache_size", "-2048");
     let reader = pool(SQLITE_READERS).connect_lazy_with(readers);
     let checkpointer = pool(1).connect_lazy_with(options.pragma("cache_size", "-512"));
-    let file = Arc::new(LockedFile { path: path.to_owned(), lock });
     let db = Db::Sqlite { writer, reader, checkpointer, file };
     require(&db, &[("pragma journal_mode", &["wal"]), ("pragma synchronous", &["2", "3"])]).await?;
     Ok(db)

@@ -117,7 +117,8 @@ impl Journal {
     pub(crate) fn start(tools: &Tools, tasks: &TaskTracker) -> Self {
         let shards = if tools.db.is_postgres() { POSTGRES_SHARDS } else { 1 };
         let meters = Arc::new(Meters::default());
-        let (fail, failed) = watch::channel(None);
+        let fail = tools.db.failed_sync();
+        let failed = fail.subscribe();
         let shards = (0..shards).map(|_| {
             let (sender, receiver) = mpsc::channel(QUEUE);
             let shard = Shard { tools: tools.clone(), meters: Arc::clone(&meters), fail: fail.clone() };

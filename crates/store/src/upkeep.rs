@@ -204,7 +204,7 @@ impl Checkpoints {
         let mut connection = checkpointer.acquire().await?;
         crash_point("checkpoint.before");
         // busy, frames in the WAL, frames copied back
-        let frames: i64 = sqlx::query(PASSIVE).fetch_one(&mut *connection).await?.try_get(1)?;
+        let frames: i64 = file.syncing(sqlx::query(PASSIVE).fetch_one(&mut *connection)).await?.try_get(1)?;
         crash_point("checkpoint.after");
         let mut wal = file.path.clone().into_os_string();
         wal.push("-wal");

@@ -12,6 +12,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, SqliteConnection
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
+use crate::db::LockedFile;
 use crate::sql::{self, Row, Sql, Value};
 
 /// Takes the lock for writing at once: a transaction that reads first could fail to get it later.
@@ -20,6 +21,7 @@ const BEGIN: &str = "begin immediate";
 /// The connection that writes; clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Writer {
+    file: Arc<LockedFile>,
     options: Arc<SqliteConnectOptions>,
     patience: Duration,
     place: Arc<Mutex<Place>>,
@@ -35,6 +37,7 @@ struct Place {
 /// A transaction. Dropped without a commit, it is rolled back, at the latest before the next one begins.
 #[derive(Debug)]
 pub(crate) struct SqliteTx {
+    file: Arc<LockedFile>,
     /// Given up only at the very end.
     place: Option<OwnedMutexGuard<Place>>,
     later: Later,
@@ -57,16 +60,21 @@ enum Owned {
 
 impl Writer {
     /// `patience` is how long a call waits for its turn.
-    pub(crate) async fn open(options: SqliteConnectOptions, patience: Duration) -> sqlx::Result<Self> {
+    pub(crate) async fn open(
+        file: Arc<LockedFile>,
+        options: SqliteConnectOptions,
+        patience: Duration,
+    ) -> sqlx::Result<Self> {
         let place = Place { connection: Some(options.connect().await?), is_open: false };
-        Ok(Self { options: Arc::new(options), patience, place: Arc::new(Mutex::new(place)) })
+        Ok(Self { file, options: Arc::new(options), patience, place: Arc::new(Mutex::new(place)) })
     }
 
     pub(crate) async fn begin(&self) -> sqlx::Result<SqliteTx> {
+        self.file.writable()?;
         let mut place = self.turn().await?;
         place.ready(&self.options).await?;
         let later = Later { text: BEGIN.to_owned(), values: Vec::new() };
-        Ok(SqliteTx { place: Some(place), later, is_committed: false })
+        Ok(SqliteTx { file: Arc::clone(&self.file), place: Some(place), later, is_committed: false })
     }
 
     /// Does something with the connection outside a transaction, while nobody writes.
@@ -75,7 +83,7 @@ impl Writer {
         work: impl AsyncFnOnce(&mut SqliteConnection) -> sqlx::Result<T>,
     ) -> sqlx::Result<T> {
         let mut place = self.turn().await?;
-        work(place.ready(&self.options).await?).await
+        self.file.syncing(work(place.ready(&self.options).await?)).await
     }
 
     pub(crate) async fn close(&self) -> sqlx::Result<()> {
@@ -127,8 +135,9 @@ impl SqliteTx {
     /// Runs a statement; how many rows it touched.
     pub(crate) async fn execute(&mut self, sql: Sql, values: &[Value<'_>]) -> sqlx::Result<u64> {
         self.flush().await?;
-        let connection = self.connection()?;
-        Ok(sql::sqlite(sql.sqlite, values).execute(connection).await?.rows_affected())
+        let file = Arc::clone(&self.file);
+        let query = sql::sqlite(sql.sqlite, values);
+        Ok(file.syncing(query.execute(self.connection()?)).await?.rows_affected())
     }
 
     /// All rows of a query.
@@ -173,7 +182,9 @@ impl SqliteTx {
             .collect();
         // Constants one after the other: nothing from outside is ever part of them.
         let query = sql::sqlite(AssertSqlSafe(text), &values);
-        Ok(query.fetch_all(self.connection()?).await?.into_iter().map(Row::Sqlite).collect())
+        let file = Arc::clone(&self.file);
+        let rows = file.syncing(query.fetch_all(self.connection()?)).await?;
+        Ok(rows.into_iter().map(Row::Sqlite).collect())
     }
 
     fn connection(&mut self) -> sqlx::Result<&mut SqliteConnection> {

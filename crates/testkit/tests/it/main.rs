@@ -46,3 +46,4 @@ mod mesh;
 mod seed;
 mod start;
 mod stop;
+mod sync;
