@@ -256,6 +256,11 @@ impl Wire {
         }
     }
 
+    /// How many frames of a type were read while something else was waited for.
+    pub fn kept(&self, kind: &str) -> usize {
+        self.kept.iter().filter(|frame| frame["type"] == kind).count()
+    }
+
     /// The next ack, or the Close that came instead; `None` when the line ended without one.
     pub async fn ack_or_close(&mut self) -> Result<Value, Option<(u16, String)>> {
         loop {

@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
-/// How long the other side may take to answer a Close.
+/// How long the other side may take to take a Close, and then to answer it.
 const GOODBYE: Duration = Duration::from_secs(2);
 /// How much of what is still coming in is read away after a Close, so that the system does not reset the line before the Close
 /// has been read at the other end.

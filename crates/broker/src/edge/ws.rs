@@ -40,6 +40,10 @@ const FRAMES_AT_ONCE: usize = 64;
 /// Sends whose ack is outstanding; beyond it the socket is not read.
 const SENDS_AT_ONCE: usize = 1024;
 
+/// Said to who does not read, behind everything that was written before: it arrives when reading begins again at once, and a
+/// reader who wakes later finds the line ended.
+const SLOW_CONSUMER: (u16, &str) = (1013, "slow consumer");
+
 /// How long a connection waits for the one that it replaces to let go of its mail.
 const HANDOVER: Duration = Duration::from_secs(1);
 
@@ -74,12 +78,14 @@ enum End {
     Goodbye,
     /// We close it.
     Close(u16, &'static str),
+    /// It takes nothing that is written.
+    Stuck,
     Broken,
 }
 
 impl From<Stuck> for End {
     fn from(_: Stuck) -> Self {
-        Self::Broken
+        Self::Stuck
     }
 }
 
@@ -340,7 +346,7 @@ impl Connection {
     async fn leave(mut self, end: End) -> Option<Leftover> {
         // Whoever takes the mail next is told by the seat; what was held here is free by then, and comes before what is newer.
         let leftover = self.mail.release(&self.app, &self.live).await;
-        let parting = if matches!(end, End::Broken) { Parting::Broken } else { Parting::Closed };
+        let parting = if matches!(end, End::Broken | End::Stuck) { Parting::Broken } else { Parting::Closed };
         self.live.seat.leave(parting, self.app.clock.now());
         match end {
             End::Goodbye => self.line.finish().await,
@@ -350,6 +356,7 @@ impl Connection {
                 let _ = self.line.flush().await;
                 self.line.close(code, reason).await;
             }
+            End::Stuck => self.line.close(SLOW_CONSUMER.0, SLOW_CONSUMER.1).await,
             End::Broken => {}
         }
         leftover

@@ -67,6 +67,34 @@ async fn a_client_that_asks_without_reading_is_stopped_soon() {
     neighbour.nothing_else().await;
 }
 
+/// Nothing that was written is cut in two, and behind it stands why the line ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_who_wakes_finds_whole_frames_and_a_close_and_loses_nothing() {
+    let mesh = impatient().with(|config| config.request_rate_per_min = 0).start().await;
+    let (_, ann, bob) = mesh.pair().await;
+    let mut sender = mesh.connect(&ann.hello()).await;
+    let mut sleeper = Wire::open(mesh.address).await;
+    sleeper.greet(&merged(bob.hello(), json!({"cwd": "x".repeat(4096)}))).await;
+    let big = "x".repeat(48_000);
+    for number in 0..30 {
+        sender.deliver(&bob.key(), &format!("{number}:{big}")).await;
+    }
+    // All mail that may be under way fits the buffers of the system; 16 MB of answers do not.
+    for _ in 0..4_000 {
+        sleeper.feed(&json!({"type": "list_peers"})).await;
+    }
+    sleeper.flush().await;
+    until_open(&mesh, 1).await;
+    assert_eq!(sleeper.closed().await, (1013, "slow consumer".to_owned()));
+    let pushes = sleeper.kept("push");
+    assert!(pushes > 5, "{pushes} were pushed");
+    let mut back = mesh.connect(&bob.hello()).await;
+    for number in 0..30 {
+        assert_eq!(back.receive().await, format!("{number}:{big}"));
+    }
+    back.nothing_else().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sender_that_reads_no_acks_has_all_it_sent_stored() {
     let mesh = impatient().start().await;
