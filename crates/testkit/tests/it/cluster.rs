@@ -4,10 +4,11 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use claudemesh_testkit::checker::Trouble;
-use claudemesh_testkit::process::{Database, PostgresDatabase, free_port, signal};
+use claudemesh_testkit::process::{Broker, Database, Died, PostgresDatabase, free_port, signal};
 use tokio::time::{Instant, sleep};
 
 use crate::load::{Load, broker};
@@ -30,7 +31,7 @@ async fn a_database_server_that_crashes_twice_loses_nothing() {
         load.fail_with_clients();
         cluster.stop(how);
         sleep(seed.millis(0, 1500)).await;
-        cluster.run().await;
+        cluster.run(&[]).await;
         sleep(seed.millis(1000, 2000)).await;
         if let Some(status) = broker.ended() {
             println!("the broker ended with {status} and is started again");
@@ -39,6 +40,32 @@ async fn a_database_server_that_crashes_twice_loses_nothing() {
     }
     let tally = load.judge(&broker, Trouble::Database).await;
     assert!(tally.acked > 100, "too little happened: {tally:?}");
+    broker.remove().await;
+}
+
+/// D1: what such a server has said to be kept may be gone after a power cut.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_forgets_is_refused_by_the_name_of_its_setting() {
+    let Some(mut cluster) = Cluster::start().await else {
+        println!("skipped: initdb is not installed");
+        return;
+    };
+    let database = PostgresDatabase::create(&cluster.url()).await;
+    let mut broker = Broker::new(Database::Postgres(Box::new(database)), &[]);
+    for (setting, allowed) in
+        [("fsync", "on"), ("full_page_writes", "on"), ("synchronous_commit", "on or remote_apply")]
+    {
+        cluster.stop("INT");
+        cluster.run(&[&format!("{setting}=off")]).await;
+        broker.spawn(&[]);
+        let Err(Died(status)) = broker.ready().await else { panic!("it started with {setting}=off") };
+        assert_eq!(status.code(), Some(1), "{}", broker.log_end());
+        let why = format!("does not keep what it commits: show {setting} is \"off\", and must be {allowed}");
+        assert!(broker.log_end().contains(&why), "{}", broker.log_end());
+    }
+    cluster.stop("INT");
+    cluster.run(&[]).await;
+    broker.start().await;
     broker.remove().await;
 }
 
@@ -59,7 +86,8 @@ impl Cluster {
             let of = |name| Some((id("-u", Some(name))?, id("-g", Some(name))?));
             of("postgres").or_else(|| of("nobody")).expect("an account that is not root")
         });
-        let directory = std::env::temp_dir().join(format!("claudemesh-crash-{}", std::process::id()));
+        let name = format!("claudemesh-crash-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let directory = std::env::temp_dir().join(name);
         std::fs::DirBuilder::new().mode(0o700).create(&directory).unwrap();
         if let Some((user, group)) = account {
             std::os::unix::fs::chown(&directory, Some(user), Some(group)).unwrap();
@@ -67,7 +95,7 @@ impl Cluster {
         let mut cluster = Self { programs, account, directory, port: free_port(), server: None };
         let made = cluster.command("initdb").args(INITDB).arg(cluster.data()).output().unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        cluster.run().await;
+        cluster.run(&[]).await;
         Some(cluster)
     }
 
@@ -75,11 +103,11 @@ impl Cluster {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
     }
 
-    /// Starts the server and waits until it takes connections.
-    async fn run(&mut self) {
+    /// Starts the server with more settings and waits until it takes connections.
+    async fn run(&mut self, more: &[&str]) {
         let mut command = self.command("postgres");
         command.arg("-D").arg(self.data());
-        for setting in SETTINGS.into_iter().chain([format!("port={}", self.port).as_str()]) {
+        for setting in SETTINGS.iter().chain(&[format!("port={}", self.port).as_str()]).chain(more) {
             command.args(["-c", setting]);
         }
         self.server = Some(command.spawn().unwrap());
@@ -137,6 +165,9 @@ fn id(which: &str, of: Option<&str>) -> Option<u32> {
     let output = Command::new("id").arg(which).args(of).stderr(Stdio::null()).output().ok()?;
     String::from_utf8(output.stdout).ok()?.trim().parse().ok()
 }
+
+/// Numbers the servers of this process.
+static NEXT: AtomicU32 = AtomicU32::new(0);
 
 const INITDB: [&str; 6] =
     ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--pgdata"];
