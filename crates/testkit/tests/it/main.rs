@@ -43,6 +43,7 @@ mod cluster;
 mod kills;
 mod load;
 mod mesh;
+mod nodes;
 mod seed;
 mod start;
 mod stop;
