@@ -162,7 +162,13 @@ impl Ground {
     pub(crate) async fn try_sql(&self, text: &str) -> sqlx::Result<()> {
         let query = sqlx::raw_sql(AssertSqlSafe(text.to_owned()));
         match &self.place {
-            Place::Sqlite(_) => query.execute(&mut self.sqlite_options().connect().await?).await.map(drop),
+            Place::Sqlite(_) => {
+                let mut connection = self.sqlite_options().connect().await?;
+                let done = query.execute(&mut connection).await.map(drop);
+                // One that is dropped stays open for a moment, and in the way of who wants the file alone.
+                connection.close().await?;
+                done
+            }
             Place::Postgres(database) => query.execute(&mut database.connect().await).await.map(drop),
         }
     }
@@ -174,6 +180,7 @@ impl Ground {
             Place::Sqlite(_) => {
                 let mut connection = self.sqlite_options().connect().await.unwrap();
                 let rows = sqlx::query(query).fetch_all(&mut connection).await.unwrap();
+                connection.close().await.unwrap();
                 rows.iter().map(|row| line(row.columns().len(), |column| sqlite_text(row, column))).collect()
             }
             Place::Postgres(database) => {
