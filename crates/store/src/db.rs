@@ -22,8 +22,6 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 const SQLITE_READERS: u32 = 4;
 /// Connections to PostgreSQL of one broker: its journal writers, and reads.
 const POSTGRES_CONNECTIONS: u32 = 16;
-/// A connection to PostgreSQL that was idle for longer is tested before it is used.
-const UNTESTED: Duration = Duration::from_secs(1);
 /// How long a call waits for a free or new connection. Clients wait 10 s for an ack, so an outage must show well before.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -134,14 +132,21 @@ impl Db {
     pub(crate) async fn write(&self) -> sqlx::Result<Tx> {
         Ok(match self {
             Self::Sqlite { writer, .. } => Tx::Sqlite(writer.begin().await?),
-            Self::Postgres(pool) => Tx::Postgres(pool.begin().await?),
+            Self::Postgres(pool) => Tx::Postgres(begin_postgres(pool).await?),
         })
     }
 
     pub(crate) async fn read(&self) -> sqlx::Result<Reader> {
         Ok(match self {
             Self::Sqlite { reader, .. } => Reader::Sqlite(reader.acquire().await?),
-            Self::Postgres(pool) => Reader::Postgres(pool.acquire().await?),
+            Self::Postgres(pool) => {
+                let mut connection = pool.acquire().await?;
+                while connection.ping().await.is_err() {
+                    connection.close_on_drop();
+                    connection = pool.acquire().await?;
+                }
+                Reader::Postgres(connection)
+            }
         })
     }
 
@@ -217,6 +222,19 @@ impl Reader {
     }
 }
 
+/// Begins on a connection that lives. One after the other may turn out dead when the server was away.
+async fn begin_postgres(pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>> {
+    for _ in 0..POSTGRES_CONNECTIONS {
+        match pool.begin().await {
+            Err(error) if !matches!(error, sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed) => {
+                tracing::debug!(error = %error, "a connection to PostgreSQL was dead");
+            }
+            outcome => return outcome,
+        }
+    }
+    pool.begin().await
+}
+
 async fn open_sqlite(path: &Path) -> Result<Db, OpenError> {
     let at = |source| OpenError::Open { what: path.display().to_string(), source };
     let lock = lock(path)?;
@@ -267,16 +285,9 @@ async fn open_postgres(url: &str) -> Result<Db, OpenError> {
     let pool = PgPoolOptions::new()
         .max_connections(POSTGRES_CONNECTIONS)
         .acquire_timeout(ACQUIRE_TIMEOUT)
-        // One that was in use a moment ago is not asked whether it lives: that would be a round trip for every batch.
+        // Whether a connection lives is asked by a read, and shows when a transaction begins: asking before every batch would be a
+        // round trip more.
         .test_before_acquire(false)
-        .before_acquire(|connection, used| {
-            Box::pin(async move {
-                if used.idle_for > UNTESTED {
-                    connection.ping().await?;
-                }
-                Ok(true)
-            })
-        })
         .after_connect(|connection, _| {
             Box::pin(async move { sqlx::raw_sql(PLANNER).execute(connection).await.map(drop) })
         })
