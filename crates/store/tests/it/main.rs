@@ -29,4 +29,5 @@ mod nodes;
 mod people;
 mod poison;
 mod sessions;
+mod standing;
 mod sweep;
