@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 
 on_both!(
     first_deliveries_are_in_the_order_of_acceptance,
+    mail_for_a_member_and_for_its_session_comes_in_one_order,
+    mail_passes_to_a_daemon_that_comes_and_back,
     a_retry_gets_the_first_answer_and_a_reused_id_is_refused,
     two_senders_may_use_the_same_id,
     what_is_not_acknowledged_comes_again_with_the_same_ids_and_a_longer_lease,
@@ -58,6 +60,59 @@ async fn first_deliveries_are_in_the_order_of_acceptance(setup: Setup) {
     let mut receiver = mesh.connect(&bob.hello()).await;
     assert_eq!(receive_all(&mut receiver, 100).await, texts(200..300));
     receiver.nothing_else().await;
+}
+
+/// D5: a session takes its member's mail too while no daemon is there, and both have one order.
+async fn mail_for_a_member_and_for_its_session_comes_in_one_order(setup: Setup) {
+    let mesh = setup.start().await;
+    let (_, ann, bob) = mesh.pair().await;
+    let session = bob.session();
+    let mut sender = mesh.connect(&ann.hello()).await;
+    let mixed = async |sender: &mut Wire, range: std::ops::Range<usize>| {
+        for (number, text) in texts(range.clone()).iter().enumerate() {
+            let to = if number % 3 == 0 { session.key() } else { bob.key() };
+            sender.feed(&letter(&to, text)).await;
+        }
+        sender.flush().await;
+        for _ in range {
+            assert_eq!(sender.expect("ack").await["queued"], true);
+        }
+    };
+    let mut receiver = mesh.connect(&session.hello()).await;
+    // Longer than a window.
+    mixed(&mut sender, 0..300).await;
+    assert_eq!(receive_all(&mut receiver, 300).await, texts(0..300));
+    receiver.close(1000).await;
+    mixed(&mut sender, 300..900).await;
+    let mut receiver = mesh.connect(&session.hello()).await;
+    assert_eq!(receive_all(&mut receiver, 600).await, texts(300..900));
+    receiver.nothing_else().await;
+}
+
+/// D2, D5: whoever loses the member's mail to another connection gives up what it waits for, and gets it back.
+async fn mail_passes_to_a_daemon_that_comes_and_back(setup: Setup) {
+    let mesh = setup.start().await;
+    let (_, ann, bob) = mesh.pair().await;
+    let mut sender = mesh.connect(&ann.hello()).await;
+    let mut session = mesh.connect(&bob.session().hello()).await;
+    sender.deliver(&bob.key(), "to the session").await;
+    assert_eq!(session.receive().await, "to the session");
+    for round in 0..5 {
+        let mut daemon = mesh.connect(&bob.hello()).await;
+        daemon.fence().await;
+        session.fence().await;
+        sender.deliver(&bob.key(), &format!("to the daemon {round}")).await;
+        assert_eq!(daemon.receive().await, format!("to the daemon {round}"));
+        sender.deliver(&bob.key(), "left").await;
+        let (_, left) = daemon.push().await;
+        assert_eq!(left, "left");
+        // It goes without an acknowledgement: what it held is the session's, before anything newer.
+        daemon.close(1000).await;
+        sender.deliver(&bob.key(), "newer").await;
+        assert_eq!(session.receive().await, "left");
+        assert_eq!(session.receive().await, "newer");
+    }
+    session.nothing_else().await;
 }
 
 /// D6 and D7.

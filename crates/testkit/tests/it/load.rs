@@ -1,5 +1,5 @@
-//! Load on a broker: two meshes, nine clients, everybody writes to everybody. Mail for a member that has several connections goes to
-//! one of them, so the meshes have members with a control connection, with sessions, and with both.
+//! Load on a broker: two meshes, ten clients, everybody writes to everybody. Mail for a member that has several connections goes to
+//! one of them, so the meshes have members with a control connection, with one session or two, and with both.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -52,7 +52,7 @@ impl Load {
             ledgers: Vec::new(),
             directory: TempDir::new().unwrap(),
         };
-        let large = mesh(&broker.url(), "large", 4).await;
+        let large = mesh(&broker.url(), "large", 5).await;
         let small = mesh(&broker.url(), "small", 2).await;
         let roles = |members: &[Membership], roles: &[(usize, bool)]| -> Vec<(Membership, Dial)> {
             let dial = |&(number, is_session): &(usize, bool)| {
@@ -61,7 +61,7 @@ impl Load {
             };
             roles.iter().map(dial).collect()
         };
-        let large = roles(&large, &[(0, false), (1, false), (2, true), (2, true), (3, false), (3, true)]);
+        let large = roles(&large, &[(0, false), (1, false), (2, true), (2, true), (3, false), (3, true), (4, true)]);
         let small = roles(&small, &[(0, false), (1, false), (1, true)]);
         load.add("large", &large, seed).await;
         load.add("small", &small, seed).await;
