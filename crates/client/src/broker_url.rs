@@ -55,6 +55,11 @@ impl BrokerUrl {
         self.host == "localhost" || self.host().parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
     }
 
+    /// Whether it is the address of no machine, on which servers listen for every address.
+    pub(crate) fn is_unspecified(&self) -> bool {
+        self.host().parse::<IpAddr>().is_ok_and(|address| address.is_unspecified())
+    }
+
     /// The host without the brackets of IPv6, and the port: what is connected to.
     pub(crate) fn endpoint(&self) -> (&str, u16) {
         (self.host(), self.port.unwrap_or(if self.tls { 443 } else { 80 }))

@@ -10,6 +10,7 @@ use claudemesh_proto::text::base64url;
 use claudemesh_proto::{BrokerFrame, ClientFrame, MemberRole, Timestamp};
 
 use crate::broker_url::BrokerUrl;
+use crate::clock::now;
 use crate::config::Membership;
 use crate::connection::Connection;
 use crate::error::{Error, Result};
@@ -34,8 +35,10 @@ pub struct Terms {
 pub struct Invitation {
     /// What the broker says about it.
     pub created: InviteCreated,
-    /// The link to give away.
+    /// The link to give away. It shows the host that the token leads to, also where the broker would write another.
     pub url: String,
+    /// Where it leads.
+    pub broker: BrokerUrl,
 }
 
 impl OwnerKey {
@@ -77,10 +80,23 @@ impl Connection {
             BrokerFrame::InviteCreated(created) => created,
             other => return Err(unexpected(&other)),
         };
-        // The token is what counts; a link to anything else would not be the invite that we signed.
-        let is_ours = created.url.starts_with("http") && created.url.ends_with(&format!("/join/{token}"));
-        let url = if is_ours { created.url.clone() } else { terms.broker.http(&format!("/join/{token}")) };
-        Ok(Invitation { created, url })
+        let url = terms.broker.http(&format!("/join/{token}"));
+        Ok(Invitation { created, url, broker: terms.broker.clone() })
+    }
+
+    /// The same invite for where the broker says that people reach it (its `BROKER_PUBLIC_URL`), when that is better than where
+    /// it leads. Only the answer about an invite tells that address, so the one that was made is taken back.
+    pub async fn lead_to_public_address(
+        &self,
+        made: Invitation,
+        owner: &OwnerKey,
+        mesh: &Membership,
+        terms: &Terms,
+    ) -> Result<Invitation> {
+        let Some(broker) = public_address(&made.created.url, &made.broker) else { return Ok(made) };
+        self.revoke_invite(made.created.id.as_str()).await?;
+        let terms = Terms { broker, ..terms.clone() };
+        self.create_invite(&owner.sign_invite(mesh, &terms, now())?, &terms).await
     }
 
     /// Every invite of the mesh, newest first.
@@ -98,6 +114,16 @@ impl Connection {
             other => Err(unexpected(&other)),
         }
     }
+}
+
+/// The address in the broker's link, when others are better led there than to `ours`. A broker that was told none writes the
+/// address that it listens on, which may lead nobody anywhere; and no broker may take the TLS away from us.
+fn public_address(link: &str, ours: &BrokerUrl) -> Option<BrokerUrl> {
+    let (address, _token) = link.split_once("/join/")?;
+    let public: BrokerUrl = address.parse().ok()?;
+    let leads_somewhere = !public.is_loopback() && !public.is_unspecified();
+    let is_better = public.is_tls() || (ours.is_loopback() && !ours.is_tls());
+    (leads_somewhere && is_better && public != *ours).then_some(public)
 }
 
 #[cfg(test)]
@@ -143,6 +169,26 @@ mod tests {
             Terms { life: Duration::MAX, ..terms() },
         ] {
             assert!(matches!(sign(terms), Err(Error::BadInput { .. })));
+        }
+    }
+
+    #[test]
+    fn a_brokers_address_is_taken_where_it_is_better_than_ours() {
+        let cases = [
+            ("http://127.0.0.1:7900", "https://mesh.example", Some("wss://mesh.example/ws")),
+            ("http://127.0.0.1:7900", "http://lan.example:7900", Some("ws://lan.example:7900/ws")),
+            ("http://lan.example", "https://mesh.example", Some("wss://mesh.example/ws")),
+            ("https://mesh.example", "https://mesh.example", None),
+            ("https://mesh.example", "http://mesh.example", None),
+            ("https://mesh.example", "http://127.0.0.1:7900", None),
+            ("http://lan.example:7900", "http://10.0.0.5:7900", None),
+            ("http://127.0.0.1:7900", "http://0.0.0.0:7900", None),
+            ("http://localhost:7900", "http://127.0.0.1:7900", None),
+            ("http://127.0.0.1:7900", "https://user@mesh.example", None),
+        ];
+        for (ours, theirs, wanted) in cases {
+            let taken = public_address(&format!("{theirs}/join/x"), &ours.parse().unwrap());
+            assert_eq!(taken.map(|url| url.ws()).as_deref(), wanted, "{ours} {theirs}");
         }
     }
 }

@@ -24,16 +24,23 @@ pub(crate) async fn run(context: &Context, asked: Invite) -> anyhow::Result<()> 
 async fn create(context: &Context, asked: NewInvite) -> anyhow::Result<()> {
     let mesh = context.mesh(&asked.of)?;
     let owner = context.home.owner_key(&mesh)?;
+    let is_told = asked.broker.is_some();
     let broker = asked.broker.unwrap_or_else(|| mesh.broker_url.clone());
     let terms = Terms { role: asked.role, max_uses: asked.uses, life: asked.expires, broker };
     let token = owner.sign_invite(&mesh, &terms, claudemesh_client::now())?;
-    let register = async |line: &mut Line| Ok(line.connection().create_invite(&token, &terms).await?);
+    let register = async |line: &mut Line| {
+        let invitation = line.connection().create_invite(&token, &terms).await?;
+        if is_told {
+            return Ok(invitation);
+        }
+        Ok(line.connection().lead_to_public_address(invitation, &owner, &mesh, &terms).await?)
+    };
     let invitation = context.on_line(&mesh, register).await?;
-    show(context, &mesh, &terms, &invitation)
+    show(context, &mesh, &invitation)
 }
 
-fn show(context: &Context, mesh: &Membership, terms: &Terms, invitation: &Invitation) -> anyhow::Result<()> {
-    let Invitation { created, url } = invitation;
+fn show(context: &Context, mesh: &Membership, invitation: &Invitation) -> anyhow::Result<()> {
+    let Invitation { created, url, broker } = invitation;
     let value = json!({
         "id": created.id,
         "url": url,
@@ -53,7 +60,7 @@ fn show(context: &Context, mesh: &Membership, terms: &Terms, invitation: &Invita
         created.expires_at,
         created.id
     ));
-    if terms.broker.is_loopback() {
+    if broker.is_loopback() {
         context.output.notice(
             "The link points at this machine only; for others: claudemesh invite --broker ADDRESS-THEY-CAN-REACH",
         );

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::process::Child;
 
 use claudemesh_keys::fingerprint;
+use claudemesh_proto::invite::InvitePayload;
 use serde_json::Value;
 
 use crate::broker::Broker;
@@ -135,6 +136,34 @@ fn invites_run_out_and_are_taken_back() {
     assert_eq!((&row["usedCount"], row["revokedAt"].is_string()), (&Value::from(1), true));
     assert_eq!(team.anna.run(&["invite", "revoke", "nothing"]).code, 5);
     assert_eq!(team.ben.run(&["invite"]).code, 5, "no owner's key");
+}
+
+/// Where a link seems to lead, and where its token leads.
+fn leads_to(invite: &Value) -> (String, String) {
+    let (shown, token) = text(&invite["url"]).split_once("/join/").unwrap();
+    (shown.to_owned(), InvitePayload::from_token(token).unwrap().broker_url)
+}
+
+#[test]
+fn a_link_shows_the_host_that_its_token_leads_to() {
+    let told = ["invite", "--broker", "https://elsewhere.example"];
+    let elsewhere = ("https://elsewhere.example".to_owned(), "wss://elsewhere.example/ws".to_owned());
+    let team = Team::new();
+    let own = (team.broker.url().to_owned(), format!("{}/ws", team.broker.url().replace("http", "ws")));
+    assert_eq!(leads_to(&team.anna.json_one(&["invite"])), own);
+    assert_eq!(leads_to(&team.anna.json_one(&told)), elsewhere);
+
+    let public = [("BROKER_PUBLIC_URL", "https://mesh.example"), ("BROKER_MESH_CREATION", "loopback")];
+    let broker = Broker::start_with(&public);
+    let anna = User::new();
+    anna.json_one(&["create", "team", "--broker", broker.url(), "--name", "Anna"]);
+    let invite = anna.json_one(&["invite", "--uses", "3"]);
+    assert_eq!(leads_to(&invite), ("https://mesh.example".to_owned(), "wss://mesh.example/ws".to_owned()));
+    assert_eq!(leads_to(&anna.json_one(&told)), elsewhere);
+    let list = anna.json_one(&["invite", "list"]);
+    let open: Vec<_> = list["invites"].as_array().unwrap().iter().filter(|row| row["revokedAt"].is_null()).collect();
+    assert_eq!(open.len(), 2, "what was made to learn the address is taken back: {list}");
+    assert!(open.iter().any(|row| row["id"] == invite["id"] && row["maxUses"] == 3), "{list}");
 }
 
 #[test]
