@@ -27,11 +27,16 @@ fn what_the_readme_says_works_and_the_broker_sees_neither_texts_nor_secrets() {
     let readme = Readme::read();
     let machine = Machine::new();
     let broker = machine.run_broker(&readme, None);
-    let shell = Shell { machine: &machine, port: broker.port, build: &readme.build };
+    let shell = Shell { machine: &machine, port: broker.port, first: &readme.build };
     let said = shell.run(&readme.talk);
     assert!(said.lines().any(|line| line == "  hello, bob"), "{said}");
-    let [answer, read, listen] = readme.prose.as_slice() else { panic!("other words: {:?}", readme.prose) };
-    shell.run(answer);
+    let [ask, answer, read, listen] = readme.prose.as_slice() else { panic!("other words: {:?}", readme.prose) };
+    let (be_bob, bob_listens) = readme.bob.trim_end().rsplit_once('\n').expect("a line before the last");
+    let bob = Shell { first: be_bob, ..shell };
+    let mut bob_listening = bob.start(&format!("exec {bob_listens}"));
+    shell.run(ask);
+    assert_hears_and_ends(&mut bob_listening, "  are you there?");
+    bob.run(answer);
     let ciphertext = waiting_for(&machine.ann(), "hello, ann");
     let kept = machine.files_of_the_broker();
     assert!(kept.iter().any(|(path, _)| path.ends_with("broker.db-wal")), "{kept:?}", kept = paths(&kept));
@@ -39,11 +44,8 @@ fn what_the_readme_says_works_and_the_broker_sees_neither_texts_nor_secrets() {
     let said = shell.run(read);
     assert!(said.lines().any(|line| line == "  hello, ann"), "{said}");
     let mut listening = shell.start(&format!("exec {listen}"));
-    shell.run(answer);
-    let mut lines = BufReader::new(listening.stdout.take().unwrap()).lines();
-    assert!(lines.any(|line| line.unwrap() == "  hello, ann"));
-    signal("INT", listening.id());
-    assert_eq!(listening.wait().unwrap().code(), Some(0), "Ctrl-C ends it");
+    bob.run(answer);
+    assert_hears_and_ends(&mut listening, "  hello, ann");
     machine.assert_ignorant(machine.files_of_the_broker(), broker.kill());
 }
 
@@ -53,7 +55,7 @@ fn what_was_sent_as_the_readme_says_is_there_after_a_kill_of_the_broker() {
     let machine = Machine::new();
     // Not the README's port, which somebody else may take while the broker is down.
     let broker = machine.run_broker(&readme, Some(0));
-    let shell = Shell { machine: &machine, port: broker.port, build: &readme.build };
+    let shell = Shell { machine: &machine, port: broker.port, first: &readme.build };
     let (send, inbox) = readme.talk.split_once(" && ").expect("one line sends and reads");
     shell.run(send);
     let port = broker.port;
@@ -85,6 +87,7 @@ struct Readme {
     broker: String,
     build: String,
     talk: String,
+    bob: String,
     /// The commands in its sentences.
     prose: Vec<String>,
 }
@@ -104,8 +107,8 @@ impl Readme {
         }
         let code = sentences.split('`').skip(1).step_by(2).map(|code| code.replace('\n', " "));
         let prose = code.filter(|code| code.contains("claudemesh ")).collect();
-        let [broker, build, talk] = blocks.try_into().expect("three blocks of shell");
-        Self { broker, build, talk, prose }
+        let [broker, build, talk, bob] = blocks.try_into().expect("four blocks of shell");
+        Self { broker, build, talk, bob, prose }
     }
 }
 
@@ -192,22 +195,23 @@ impl Machine {
                 "its public key, which the broker knows"
             );
         }
-        for words in ["hello, bob", "hello, ann"] {
+        for words in ["hello, bob", "hello, ann", "are you there?"] {
             assert_eq!(places(&seen, words.as_bytes()), Vec::<String>::new(), "{words}");
         }
     }
 }
 
-/// The second terminal: each time a new shell, in which the client's line has been typed.
+/// The second or third terminal: each time a new shell, in which its first line has been typed.
+#[derive(Clone, Copy)]
 struct Shell<'a> {
     machine: &'a Machine,
     port: u16,
-    build: &'a str,
+    first: &'a str,
 }
 
 impl Shell<'_> {
     fn start(&self, lines: &str) -> Child {
-        let script = format!("{}\n{lines}", self.build).replace("127.0.0.1:7900", &format!("127.0.0.1:{}", self.port));
+        let script = format!("{}\n{lines}", self.first).replace("127.0.0.1:7900", &format!("127.0.0.1:{}", self.port));
         self.machine.shell(&script).spawn().unwrap()
     }
 
@@ -292,6 +296,13 @@ fn waiting_for(member: &Membership, words: &str) -> Vec<u8> {
     })
 }
 
+fn assert_hears_and_ends(listening: &mut Child, words: &str) {
+    let mut lines = BufReader::new(listening.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap() == words), "{words}");
+    signal("INT", listening.id());
+    assert_eq!(listening.wait().unwrap().code(), Some(0), "Ctrl-C ends it");
+}
+
 fn signal(name: &str, process: u32) {
     // Nobody minds that it ended by itself.
     let _ = Command::new("sh").args(["-c", &format!("kill -{name} {process} 2>/dev/null")]).status().unwrap();
@@ -309,7 +320,7 @@ fn paths(files: &[(PathBuf, Vec<u8>)]) -> Vec<&Path> {
 const CARGO: &str = r#"#!/bin/sh
 case "$*" in
 "run --release -p claudemesh-broker") echo $$ > "$PID_FILE" && exec "$BROKER" ;;
-"build --release -p claudemesh") mkdir -p target/release && ln -sf "$CLIENT" target/release/claudemesh ;;
+"build --release -p claudemesh-broker -p claudemesh") mkdir -p target/release && ln -sf "$CLIENT" target/release/claudemesh ;;
 *) echo "not a line of the README that this test knows: cargo $*" >&2 && exit 1 ;;
 esac
 "#;
