@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, value_parser};
 use claudemesh_client::BrokerUrl;
+use claudemesh_proto::message::Invalid;
 use claudemesh_proto::{DisplayName, MemberRole, Priority, Slug};
 
 use crate::exit::Exit;
@@ -15,6 +16,9 @@ pub(crate) struct Arguments {
     /// Print JSON, one value per line, with the fields that each verb's help names
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    /// Which mesh, by its slug [default: the only one]
+    #[arg(long, global = true, value_name = "SLUG")]
+    pub(crate) mesh: Option<String>,
     #[command(subcommand)]
     pub(crate) verb: Verb,
 }
@@ -31,21 +35,14 @@ pub(crate) enum Verb {
     /// List who is here now, besides this command
     #[command(after_help = "JSON: {peers: [{pubkey, memberPubkey, displayName, status, summary, groups, sessionId, \
         connectedAt, cwd, peerRole, hostname?, peerType?, channel?, model?}]}")]
-    Peers(OneMesh),
+    Peers,
     /// List who belongs to the mesh
     #[command(after_help = "JSON: {members: [{memberId, pubkey, displayName, role, joinedAt, online}]}")]
-    Members(OneMesh),
+    Members,
     Send(Send),
     Inbox(Inbox),
     MsgStatus(MsgStatus),
     Verify(Verify),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct OneMesh {
-    /// Which mesh, by its slug [default: the only one]
-    #[arg(long, value_name = "SLUG")]
-    pub(crate) mesh: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -61,7 +58,8 @@ pub(crate) struct Named {
 pub(crate) struct Create {
     /// Its short name: 2-32 characters of a-z, 0-9 and -
     pub(crate) slug: Slug,
-    /// The broker: https://HOST, http://HOST:PORT, wss://HOST/ws, ws://HOST:PORT/ws or HOST:PORT
+    /// The broker: https://HOST, http://HOST:PORT, wss://HOST/ws, ws://HOST:PORT/ws or HOST:PORT,
+    /// which means https except on this machine
     #[arg(long, value_name = "URL")]
     pub(crate) broker: BrokerUrl,
     /// The broker's setup token, where it wants one; better in the environment, because other users can see arguments
@@ -74,7 +72,6 @@ pub(crate) struct Create {
 /// Make a link that lets somebody join; needs the owner's key
 #[derive(Debug, Args)]
 #[command(
-    args_conflicts_with_subcommands = true,
     after_help = "JSON: {id, url, role, maxUses, expiresAt}; list: {invites: [{id, role, maxUses, usedCount, expiresAt, \
         createdAt, revokedAt}]}; revoke: {id, status}"
 )]
@@ -88,32 +85,28 @@ pub(crate) struct Invite {
 #[derive(Debug, Subcommand)]
 pub(crate) enum InviteWhat {
     /// List the invites of the mesh
-    List(OneMesh),
+    List,
     /// Take an invite back
     Revoke {
         /// Its id, from `invite list`
         id: String,
-        #[command(flatten)]
-        of: OneMesh,
     },
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct NewInvite {
-    /// What newcomers will be: member or admin
-    #[arg(long, default_value = "member")]
-    pub(crate) role: MemberRole,
-    /// How many may use it, 1 to 1000
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub(crate) uses: u32,
-    /// How long it can be used, such as 30min, 12h or 7d
-    #[arg(long, value_name = "TIME", default_value = "7d", value_parser = humantime::parse_duration)]
-    pub(crate) expires: Duration,
-    /// Where newcomers reach the broker [default: as this machine does]
+    /// What newcomers will be: member or admin [default: member]
+    #[arg(long)]
+    pub(crate) role: Option<MemberRole>,
+    /// How many may use it, 1 to 1000 [default: 1]
+    #[arg(long, value_name = "N")]
+    pub(crate) uses: Option<u32>,
+    /// How long it can be used, such as 30min, 12h or 7d [default: 7d]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) expires: Option<Duration>,
+    /// Where newcomers reach the broker [default: its public address, else as this machine does]
     #[arg(long, value_name = "URL")]
     pub(crate) broker: Option<BrokerUrl>,
-    #[command(flatten)]
-    pub(crate) of: OneMesh,
 }
 
 /// Join a mesh with an invite link
@@ -132,8 +125,9 @@ pub(crate) struct Join {
 #[derive(Debug, Args)]
 #[command(after_help = "JSON: {mesh, meshId, status: \"left\"}")]
 pub(crate) struct Leave {
-    /// Which mesh, by its slug
-    pub(crate) mesh: String,
+    /// Which mesh, by its slug; --mesh does as well
+    #[arg(value_name = "SLUG", required_unless_present = "mesh", conflicts_with = "mesh")]
+    pub(crate) slug: Option<String>,
     /// Also when the owner's key of the mesh is here (its file stays)
     #[arg(long)]
     pub(crate) force: bool,
@@ -154,10 +148,8 @@ pub(crate) struct Send {
     #[arg(required = true)]
     pub(crate) text: Vec<String>,
     /// now interrupts, next waits for a free moment, low for idle time
-    #[arg(long, default_value = "next")]
+    #[arg(long, default_value = "next", value_parser = priority)]
     pub(crate) priority: Priority,
-    #[command(flatten)]
-    pub(crate) of: OneMesh,
 }
 
 /// Fetch, open and show new messages
@@ -180,8 +172,6 @@ pub(crate) struct Inbox {
     /// Only what is here already, without asking the broker
     #[arg(long)]
     pub(crate) local: bool,
-    #[command(flatten)]
-    pub(crate) of: OneMesh,
 }
 
 /// Show what became of a message
@@ -191,9 +181,8 @@ pub(crate) struct Inbox {
 )]
 pub(crate) struct MsgStatus {
     /// The id that send printed, or its first 8 characters or more
+    #[arg(value_parser = id_or_prefix)]
     pub(crate) id: String,
-    #[command(flatten)]
-    pub(crate) of: OneMesh,
 }
 
 /// Show the safety number to compare with somebody, so that nobody is in between
@@ -202,8 +191,28 @@ pub(crate) struct MsgStatus {
 pub(crate) struct Verify {
     /// A name, a key, or the first 8 characters of a key or more
     pub(crate) peer: String,
-    #[command(flatten)]
-    pub(crate) of: OneMesh,
+}
+
+impl NewInvite {
+    /// Whether anything was said about a new invite.
+    pub(crate) fn is_given(&self) -> bool {
+        self.role.is_some() || self.uses.is_some() || self.expires.is_some() || self.broker.is_some()
+    }
+}
+
+fn priority(text: &str) -> Result<Priority, &'static str> {
+    text.parse().map_err(|invalid: Invalid| invalid.why)
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(format!("hours or days? write {text}h or {text}d"));
+    }
+    humantime::parse_duration(text).map_err(|error| error.to_string())
+}
+
+fn id_or_prefix(text: &str) -> Result<String, &'static str> {
+    if text.len() < 8 { Err("an id has at least 8 letters and digits") } else { Ok(text.to_owned()) }
 }
 
 fn after_help() -> String {
@@ -230,6 +239,25 @@ mod tests {
     }
 
     #[test]
+    fn the_mesh_is_said_before_or_after_the_verb() {
+        for line in [
+            "--mesh team peers",
+            "peers --mesh team",
+            "--mesh team send bob hi",
+            "send bob --mesh team hi",
+            "--mesh team invite list",
+            "invite --mesh team list",
+            "invite list --mesh team",
+            "invite --mesh team --uses 2",
+            "leave --mesh team",
+        ] {
+            let words = ["claudemesh"].into_iter().chain(line.split(' '));
+            let arguments = Arguments::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
+            assert_eq!(arguments.mesh.as_deref(), Some("team"), "{line}");
+        }
+    }
+
+    #[test]
     fn invite_takes_options_or_a_subcommand() {
         for line in
             ["invite", "invite --uses 5 --expires 12h --role admin", "invite list --mesh team", "invite revoke abc"]
@@ -240,6 +268,8 @@ mod tests {
         for line in [
             "invite --uses x",
             "invite --expires soon",
+            "invite --expires 5",
+            "leave",
             "invite --role king",
             "invite revoke",
             "inbox --wait --all",

@@ -3,18 +3,19 @@
 use claudemesh_client::{Config, Dial, Home, Line, Membership};
 use claudemesh_proto::hello::QUIET;
 
-use crate::args::OneMesh;
 use crate::output::Output;
 
 /// The user's files and where to print.
 pub(crate) struct Context {
     pub(crate) home: Home,
     pub(crate) output: Output,
+    /// What `--mesh` says.
+    pub(crate) wanted: Option<String>,
 }
 
 impl Context {
-    pub(crate) fn new(json: bool) -> anyhow::Result<Self> {
-        Ok(Self { home: Home::from_env()?, output: Output::new(json) })
+    pub(crate) fn new(json: bool, wanted: Option<String>) -> anyhow::Result<Self> {
+        Ok(Self { home: Home::from_env()?, output: Output::new(json), wanted })
     }
 
     pub(crate) fn config(&self) -> anyhow::Result<Config> {
@@ -22,8 +23,8 @@ impl Context {
     }
 
     /// The mesh that was named, or the only one.
-    pub(crate) fn mesh(&self, of: &OneMesh) -> anyhow::Result<Membership> {
-        Ok(self.config()?.mesh(of.mesh.as_deref())?.clone())
+    pub(crate) fn mesh(&self) -> anyhow::Result<Membership> {
+        Ok(self.config()?.mesh(self.wanted.as_deref())?.clone())
     }
 
     /// Asks and sends on a connection that takes no mail. It says goodbye also after a failure: to others, who goes without a

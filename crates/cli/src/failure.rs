@@ -37,7 +37,17 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
 fn text(error: &anyhow::Error) -> String {
     let known = error.downcast_ref::<Error>();
     // The library's failures are one line each, and some of it may be a broker's words: a second line would pass for ours.
-    let what = if known.is_some() { one_line(&error.to_string()) } else { many_lines(&error.to_string()) };
+    let sentence = known.and_then(|error| match error {
+        Error::HttpRefused { word, .. } => sentence(word),
+        _ => None,
+    });
+    let what = if let Some(sentence) = sentence {
+        sentence.into()
+    } else if known.is_some() {
+        one_line(&error.to_string())
+    } else {
+        many_lines(&error.to_string())
+    };
     let mut text = format!("error: {what}\n");
     if let Some(advice) = known.and_then(advice).or_else(|| error.downcast_ref().and_then(advice_on_whom)) {
         let _ = writeln!(text, "try: {advice}");
@@ -84,9 +94,13 @@ fn advice(error: &Error) -> Option<&'static str> {
         }
         Error::TooLarge { .. } => IN_PARTS,
         Error::NotAccepted(words) if words.starts_with("no connected peer") => {
-            "claudemesh members shows who can be written to; yourself only while another session of yours is connected"
+            "claudemesh members shows who can be written to"
         }
         Error::MeshKnown { .. } => "claudemesh list shows it; claudemesh leave SLUG forgets it",
+        Error::Unreachable { why, .. } if why.starts_with("Connection refused") => {
+            "start it: claudemesh-broker; if it runs, check the address and port"
+        }
+        Error::Unreachable { why, .. } if why.ends_with("use http://") => return None,
         Error::Unreachable { .. } => {
             "check that the broker runs and that the address is right; http:// is without TLS, https:// with"
         }
@@ -111,12 +125,25 @@ fn advice_on_whom(unresolved: &Unresolved) -> Option<&'static str> {
     }
 }
 
+/// What a broker's word means.
+fn sentence(word: &str) -> Option<&'static str> {
+    Some(match word {
+        "invite_exhausted" => "this invite is used up",
+        "invite_revoked" => "this invite was taken back",
+        "invite_expired" => "this invite has expired",
+        "invite_not_found" => "the broker does not know this invite",
+        "invite_owner_mismatch" | "invite_bad_signature" => {
+            "the broker does not take this for an invite of the mesh's owner"
+        }
+        "mesh_not_found" => "the broker has no such mesh",
+        "member_revoked" => "the mesh has removed the member that this key belongs to",
+        "timestamp_skew" => "the broker's clock and this machine's differ too much",
+        _ => return None,
+    })
+}
+
 fn advice_on_word(word: &str) -> Option<&'static str> {
     Some(match word {
-        "creation_not_allowed" => {
-            "put the broker's setup token into CLAUDEMESH_SETUP_TOKEN; the broker printed it at its first start"
-        }
-        "slug_taken" => "choose another name",
         "timestamp_skew" => "set this machine's clock; it is more than a minute off",
         "invite_exhausted" | "invite_revoked" | "invite_expired" | "invite_not_found" => "ask for a new invite",
         _ => return None,

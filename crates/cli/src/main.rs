@@ -12,6 +12,7 @@ mod name;
 mod output;
 mod table;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -22,7 +23,7 @@ use context::Context;
 use exit::Exit;
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let arguments = match Arguments::try_parse_from(words(std::env::args_os())) {
         Ok(arguments) => arguments,
         Err(error) => {
             let wanted = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
@@ -37,9 +38,18 @@ fn main() -> ExitCode {
     }
 }
 
+/// What was typed. `help --help` is `help`: clap would take the second for a verb's name.
+fn words(typed: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut words: Vec<_> = typed.collect();
+    if words.get(1).is_some_and(|word| word == "help") {
+        words.retain(|word| word != "--help" && word != "-h");
+    }
+    words
+}
+
 /// One thread is enough for one command, and starts faster than a pool of them.
 #[tokio::main(flavor = "current_thread")]
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let mut context = Context::new(arguments.json)?;
+    let mut context = Context::new(arguments.json, arguments.mesh)?;
     cmd::run(&mut context, arguments.verb).await
 }

@@ -102,7 +102,7 @@ pub enum Error {
         why: BadUrl,
     },
     /// The invite cannot be used.
-    #[error("the invite {0}")]
+    #[error("{0}")]
     BadLink(#[from] BadLink),
     /// A value given by the caller is out of range.
     #[error("{what} {why}")]

@@ -57,7 +57,7 @@ struct Refusal {
 fn exchange(broker: &BrokerUrl, url: &str, bearer: Option<&str>, body: &[u8]) -> Result<(http::StatusCode, String)> {
     let unreachable = |error: ureq::Error| match error {
         ureq::Error::Timeout(_) => Error::TimedOut { what: "HTTP answer", seconds: TIMEOUT.as_secs() },
-        ureq::Error::Io(error) => Error::Unreachable { url: broker.to_string(), why: error.to_string() },
+        ureq::Error::Io(error) => Error::Unreachable { url: broker.to_string(), why: tls::why(&error) },
         other => Error::Unreachable { url: broker.to_string(), why: other.to_string() },
     };
     let mut config = Agent::config_builder()

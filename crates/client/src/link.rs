@@ -33,25 +33,25 @@ pub struct Invite {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadLink {
     /// No form that we know.
-    #[error("is not an invite link; it looks like https://HOST/join/TOKEN, or is the TOKEN alone")]
+    #[error("this is not an invite link; one looks like https://HOST/join/TOKEN, or is the TOKEN alone")]
     Form,
     /// A short code.
-    #[error("is a short code, which this version cannot redeem; ask for the long link (…/join/…)")]
+    #[error("the invite is a short code, which this version cannot redeem; ask for the long link (…/join/…)")]
     ShortCode,
     /// The token is damaged.
-    #[error("is damaged: it is not a complete token; copy the whole link")]
+    #[error("the invite is damaged: it is not a complete token; copy the whole link")]
     Damaged,
     /// A newer kind of token.
-    #[error("is of version {0}, this program knows version 1")]
+    #[error("the invite is of version {0}, this program knows version 1")]
     Version(i64),
     /// A field is not what it must be.
-    #[error("is not valid: {0} is not what it must be")]
+    #[error("the invite is not valid: {0} is not what it must be")]
     Field(&'static str),
     /// The signature does not verify.
-    #[error("is forged or damaged: the owner's signature does not verify")]
+    #[error("the invite is forged or damaged: the owner's signature does not verify")]
     Signature,
     /// Its time is over.
-    #[error("expired at {0}; ask for a new one")]
+    #[error("the invite expired at {0}; ask for a new one")]
     Expired(Timestamp),
 }
 
@@ -142,7 +142,9 @@ fn without_language(path: &str) -> &str {
 }
 
 fn bare(text: &str) -> Result<&str, BadLink> {
-    let is_code = (6..=16).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    // A word of small letters is rather a mistake than one of the few codes without a digit or a capital.
+    let is_word = text.bytes().all(|byte| byte.is_ascii_lowercase());
+    let is_code = (6..=16).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric()) && !is_word;
     if is_code || text.contains("/i/") {
         Err(BadLink::ShortCode)
     } else if text.len() > 20 && is_base64url(text) {
@@ -219,6 +221,7 @@ mod tests {
         for link in [
             "",
             "hello",
+            "garbage",
             "https://h.example",
             "https://h.example/join",
             "https://h.example/join/",
@@ -275,7 +278,7 @@ mod tests {
             assert_eq!(read(change).unwrap_err(), why);
         }
         let past = read(|payload| payload.expires_at = 1_500_000_000).unwrap_err();
-        assert_eq!(past.to_string(), "expired at 2017-07-14T02:40:00.000Z; ask for a new one");
+        assert_eq!(past.to_string(), "the invite expired at 2017-07-14T02:40:00.000Z; ask for a new one");
         assert_eq!(
             Invite::read(&base64url(b"{\"v\":1,\"mesh_id\""), Timestamp::from_millis(0)).unwrap_err(),
             BadLink::Damaged

@@ -157,6 +157,9 @@ impl fmt::Display for Unresolved {
                 }
                 Ok(())
             }
+            Self::Nobody { who, .. } if is_short_prefix(who) => {
+                write!(f, "nobody is called \"{who}\", and a key needs at least 8 characters")
+            }
             Self::Nobody { who, known } if known.is_empty() => write!(f, "nobody is called \"{who}\""),
             Self::Nobody { who, known } => {
                 let named = known.get(..NAMED.min(known.len())).unwrap_or_default().join(", ");
@@ -176,6 +179,11 @@ impl std::error::Error for Unresolved {}
 /// word may be any text.
 pub fn key_prefix(key: &impl fmt::Display) -> String {
     one_line(&key.to_string()).chars().take(12).collect()
+}
+
+/// What somebody may have meant as the beginning of a key.
+fn is_short_prefix(who: &str) -> bool {
+    (4..8).contains(&who.len()) && who.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 fn is_prefix(who: &str) -> bool {
@@ -290,7 +298,8 @@ mod tests {
     fn a_prefix_of_eight_names_a_key_and_a_shorter_one_nothing() {
         assert_eq!(resolve("bbbbbbbb"), Ok(key(0xbb)));
         assert_eq!(resolve("BBBBBBBBBB"), Ok(key(0xbb)));
-        assert!(matches!(resolve("bbbbbbb"), Err(Unresolved::Nobody { .. })));
+        let short = resolve("bbbbbbb").unwrap_err();
+        assert_eq!(short.to_string(), "nobody is called \"bbbbbbb\", and a key needs at least 8 characters");
         let mut roster = roster();
         roster.members.push(member(0xdd, "bbbbbbbb"));
         assert!(

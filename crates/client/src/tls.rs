@@ -1,5 +1,6 @@
 //! Which certificates are trusted: those of the operating system, so that a private authority installed there works.
 
+use std::io;
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
@@ -32,4 +33,13 @@ pub(crate) fn client_config() -> Result<Arc<rustls::ClientConfig>, String> {
         .with_root_certificates(store)
         .with_no_client_auth();
     Ok(Arc::new(config))
+}
+
+/// Why a connection failed. What answers TLS with anything else is plain, which the error itself says in words of its own.
+pub(crate) fn why(error: &io::Error) -> String {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match inner {
+        Some(rustls::Error::InvalidMessage(_)) => "the broker does not speak TLS here; use http://".into(),
+        _ => error.to_string(),
+    }
 }

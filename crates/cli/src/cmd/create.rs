@@ -1,11 +1,13 @@
 //! `claudemesh create`
 
-use claudemesh_client::Creation;
+use claudemesh_client::{Creation, Error};
 use claudemesh_keys::fingerprint;
 use serde_json::json;
 
 use crate::args::Create;
 use crate::context::Context;
+use crate::exit::Exit;
+use crate::failure::Failure;
 use crate::membership::Shown;
 use crate::name::display_name;
 
@@ -13,7 +15,8 @@ pub(crate) async fn run(context: &Context, asked: Create) -> anyhow::Result<()> 
     let display_name = display_name(asked.named.name, &context.config()?)?;
     let creation = Creation { slug: asked.slug, broker: asked.broker, display_name, token: asked.token };
     warn_if_plain(context, &creation.broker);
-    let mesh = claudemesh_client::create(&context.home, &creation).await?;
+    let created = claudemesh_client::create(&context.home, &creation).await;
+    let mesh = created.map_err(|error| refusal(error, &creation))?;
     let owner = context.home.owner_path(&mesh.mesh_id);
     let value = Shown::with(&mesh, json!({ "ownerKeyFile": owner }));
     context
@@ -25,6 +28,35 @@ pub(crate) async fn run(context: &Context, asked: Create) -> anyhow::Result<()> 
     }
     context.output.notice("Next: claudemesh invite");
     Ok(())
+}
+
+/// What only makes sense to who knows what was asked.
+fn refusal(error: Error, creation: &Creation) -> anyhow::Error {
+    let Error::HttpRefused { word, .. } = &error else { return error.into() };
+    let (exit, text) = match (word.as_str(), &creation.token) {
+        ("slug_taken", _) => (
+            Exit::Exists,
+            format!(
+                "this broker already has a mesh called {slug}; did you mean to join it?\n\
+                 try: another name, or ask the owner of {slug} for an invite: claudemesh join LINK",
+                slug = creation.slug
+            ),
+        ),
+        ("creation_not_allowed", None) => (
+            Exit::NotPermitted,
+            "this broker lets only the bearer of its setup token create a mesh, and none was given\n\
+             try: put it into CLAUDEMESH_SETUP_TOKEN; it is in the file setup-token of the broker's data directory"
+                .into(),
+        ),
+        ("creation_not_allowed", Some(_)) => (
+            Exit::NotPermitted,
+            "this broker does not accept the setup token that was given\n\
+             try: compare it with the file setup-token in the broker's data directory, and look at BROKER_MESH_CREATION there"
+                .into(),
+        ),
+        _ => return error.into(),
+    };
+    Failure { exit, text }.into()
 }
 
 /// Messages are sealed either way; who talks to whom is not.

@@ -3,6 +3,7 @@
 //! What was fetched is shown from the local inbox and marked there: a command that is interrupted between fetching and
 //! showing loses nothing, the next one shows it.
 
+use std::cell::Cell;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::context::Context;
 use crate::output::Output;
 
 pub(crate) async fn run(context: &Context, asked: &args::Inbox) -> anyhow::Result<()> {
-    let mesh = context.mesh(&asked.of)?;
+    let mesh = context.mesh()?;
     let inbox = Inbox::open(&context.home, &mesh.mesh_id).await?;
     let desk = Desk { context, cipher: Cipher::new(mesh.identity.clone()), inbox, mesh };
     let outcome = if asked.wait { desk.wait().await } else { desk.once(asked).await };
@@ -64,14 +65,19 @@ impl Desk<'_> {
         self.show(&self.inbox.unshown().await?).await?;
         output.notice("Waiting for messages; Ctrl-C ends.");
         let mut stop = pin!(interrupted());
+        let is_lost = Cell::new(false);
         loop {
             let notice = |error: &Error, wait: Duration| {
+                is_lost.set(true);
                 output.notice(&format!("{error}; trying again in {} s", wait.as_secs_f32().ceil()));
             };
             let (connection, pushes) = tokio::select! {
                 opened = dial.open_patiently(notice) => opened?,
                 () = &mut stop => return Ok(()),
             };
+            if is_lost.replace(false) {
+                output.notice("Connected again.");
+            }
             let ended = tokio::select! {
                 ended = self.listen(&connection, pushes) => Some(ended),
                 () = &mut stop => None,
@@ -81,6 +87,7 @@ impl Desk<'_> {
             if !ended.may_return() {
                 return Err(Error::Ended(ended).into());
             }
+            is_lost.set(true);
             output.notice(&format!("{}; connecting again", Error::Ended(ended)));
         }
     }

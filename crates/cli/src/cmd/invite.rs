@@ -1,13 +1,15 @@
 //! `claudemesh invite`, `invite list`, `invite revoke`
 
+use std::time::Duration;
+
 use claudemesh_client::{Invitation, Line, Membership, Terms};
-use claudemesh_proto::Timestamp;
 use claudemesh_proto::invite::{Invite as Row, InviteRevokeStatus};
+use claudemesh_proto::{MemberRole, Timestamp};
 use qrcode::render::unicode::Dense1x2;
 use qrcode::{EcLevel, QrCode};
 use serde_json::json;
 
-use crate::args::{Invite, InviteWhat, NewInvite, OneMesh};
+use crate::args::{Invite, InviteWhat, NewInvite};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -16,17 +18,25 @@ use crate::table::table;
 pub(crate) async fn run(context: &Context, asked: Invite) -> anyhow::Result<()> {
     match asked.what {
         None => create(context, asked.new).await,
-        Some(InviteWhat::List(of)) => list(context, &of).await,
-        Some(InviteWhat::Revoke { id, of }) => revoke(context, &id, &of).await,
+        Some(_) if asked.new.is_given() => {
+            Err(Failure::bad_arguments("--role, --uses, --expires and --broker are for a new invite only"))
+        }
+        Some(InviteWhat::List) => list(context).await,
+        Some(InviteWhat::Revoke { id }) => revoke(context, &id).await,
     }
 }
 
 async fn create(context: &Context, asked: NewInvite) -> anyhow::Result<()> {
-    let mesh = context.mesh(&asked.of)?;
+    let mesh = context.mesh()?;
     let owner = context.home.owner_key(&mesh)?;
     let is_told = asked.broker.is_some();
     let broker = asked.broker.unwrap_or_else(|| mesh.broker_url.clone());
-    let terms = Terms { role: asked.role, max_uses: asked.uses, life: asked.expires, broker };
+    let terms = Terms {
+        role: asked.role.unwrap_or(MemberRole::Member),
+        max_uses: asked.uses.unwrap_or(1),
+        life: asked.expires.unwrap_or(LIFE),
+        broker,
+    };
     let token = owner.sign_invite(&mesh, &terms, claudemesh_client::now())?;
     let register = async |line: &mut Line| {
         let invitation = line.connection().create_invite(&token, &terms).await?;
@@ -68,8 +78,8 @@ fn show(context: &Context, mesh: &Membership, invitation: &Invitation) -> anyhow
     Ok(())
 }
 
-async fn list(context: &Context, of: &OneMesh) -> anyhow::Result<()> {
-    let mesh = context.mesh(of)?;
+async fn list(context: &Context) -> anyhow::Result<()> {
+    let mesh = context.mesh()?;
     let invites = context.on_line(&mesh, async |line| Ok(line.connection().invites().await?)).await?;
     context.output.data(&json!({ "invites": invites }), |output| {
         let now = claudemesh_client::now();
@@ -86,8 +96,8 @@ async fn list(context: &Context, of: &OneMesh) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn revoke(context: &Context, id: &str, of: &OneMesh) -> anyhow::Result<()> {
-    let mesh = context.mesh(of)?;
+async fn revoke(context: &Context, id: &str) -> anyhow::Result<()> {
+    let mesh = context.mesh()?;
     let status = context.on_line(&mesh, async |line| Ok(line.connection().revoke_invite(id).await?)).await?;
     match status {
         InviteRevokeStatus::Revoked => {
@@ -123,6 +133,9 @@ fn qr(url: &str) -> String {
     // Light modules drawn, dark ones left out: readable on the dark background that most terminals have.
     code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build()
 }
+
+/// How long an invite is good for when nothing is said.
+const LIFE: Duration = Duration::from_hours(7 * 24);
 
 #[cfg(test)]
 mod tests {

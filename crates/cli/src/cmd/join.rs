@@ -1,7 +1,8 @@
 //! `claudemesh join`
 
-use claudemesh_client::{Error, Invite, Joining};
+use claudemesh_client::{Error, Invite, Joining, key_prefix};
 use claudemesh_keys::fingerprint;
+use claudemesh_proto::member::Member;
 use claudemesh_proto::text::one_line;
 use serde_json::json;
 
@@ -27,7 +28,7 @@ pub(crate) async fn run(context: &Context, asked: Join) -> anyhow::Result<()> {
             )));
         }
         owner = Some(invite.owner);
-        let name = display_name(asked.named.name, &config)?;
+        let name = display_name(asked.named.name.clone(), &config)?;
         claudemesh_client::join(&context.home, &invite, &name).await?
     };
     let (mesh, status) = match &joining {
@@ -36,12 +37,31 @@ pub(crate) async fn run(context: &Context, asked: Join) -> anyhow::Result<()> {
     };
     let owner = owner.or_else(|| config.owner(&mesh.mesh_id).copied());
     let value = Shown::with(mesh, json!({ "ownerPubkey": owner, "status": status }));
-    context.output.data(&value, |output| match &joining {
-        Joining::Joined(mesh) => format!("Joined mesh {}.", output.bold(&mesh.slug)),
-        Joining::Already(mesh) => format!("Already a member of mesh {}.", output.bold(&mesh.slug)),
+    // It is done whether this can be found out or not.
+    let members = context.on_line(mesh, async |line| Ok(line.connection().members().await?)).await.unwrap_or_default();
+    let own = members.iter().find(|member| member.member_id == mesh.member_id);
+    context.output.data(&value, |output| {
+        let name = own.map(|own| format!(" as {}", own.display_name)).unwrap_or_default();
+        let slug = output.bold(&mesh.slug);
+        match &joining {
+            Joining::Joined(_) => format!("Joined mesh {slug}{name}."),
+            Joining::Already(_) if asked.named.name.is_some() => {
+                format!("Already a member of mesh {slug}{name}; --name changes nothing.")
+            }
+            Joining::Already(_) => format!("Already a member of mesh {slug}{name}."),
+        }
     })?;
+    if let Some(own) = own.filter(|own| has_namesake(&members, own)) {
+        let (name, key) = (&own.display_name, key_prefix(&own.pubkey));
+        context.output.notice(&format!("There is another {name} in this mesh: people must name you by key ({key})."));
+    }
     let fingerprint = owner.map_or_else(|| "not known here".into(), |owner| fingerprint(&owner));
     context.output.notice(&format!("Broker: {}\nOwner's key: {fingerprint}", mesh.broker_url));
     context.output.notice("Next: claudemesh members, claudemesh send NAME TEXT, claudemesh inbox");
     Ok(())
+}
+
+/// Whether another member has the very same name; one that differs in letter case can be told apart.
+fn has_namesake(members: &[Member], own: &Member) -> bool {
+    members.iter().any(|member| member.member_id != own.member_id && member.display_name == own.display_name)
 }

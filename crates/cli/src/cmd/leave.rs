@@ -9,7 +9,7 @@ use crate::failure::Failure;
 
 pub(crate) fn run(context: &Context, asked: &Leave) -> anyhow::Result<()> {
     let config = context.config()?;
-    let mesh = config.mesh(Some(&asked.mesh))?;
+    let mesh = config.mesh(asked.slug.as_deref().or(context.wanted.as_deref()))?;
     let owner = context.home.owner_path(&mesh.mesh_id);
     if owner.exists() && !asked.force {
         let text = format!(
@@ -24,6 +24,8 @@ pub(crate) fn run(context: &Context, asked: &Leave) -> anyhow::Result<()> {
     context.home.remove(&mesh.mesh_id)?;
     let value = json!({ "mesh": mesh.slug, "meshId": mesh.mesh_id, "status": "left" });
     context.output.data(&value, |output| format!("Forgot mesh {} and its member key.", output.bold(&mesh.slug)))?;
-    context.output.notice("The broker still lists the member until an admin removes it. Received messages stay here.");
+    context.output.notice(
+        "The member stays in the mesh's list. What was received is kept here, and can be read after joining the mesh again.",
+    );
     Ok(())
 }

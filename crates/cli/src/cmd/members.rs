@@ -4,17 +4,16 @@ use claudemesh_client::key_prefix;
 use claudemesh_proto::member::Member;
 use serde_json::json;
 
-use crate::args::OneMesh;
 use crate::context::Context;
 use crate::table::table;
 
-pub(crate) async fn run(context: &Context, of: &OneMesh) -> anyhow::Result<()> {
-    let mesh = context.mesh(of)?;
+pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
+    let mesh = context.mesh()?;
     let members = context.on_line(&mesh, async |line| Ok(line.connection().members().await?)).await?;
     context.output.data(&json!({ "members": members }), |output| {
         let own = mesh.identity.public();
         let row = |member: &Member| {
-            let here = if member.online { "online" } else { "away" };
+            let here = if member.online { "online" } else { "offline" };
             let you = if member.pubkey == own { "you" } else { "" };
             vec![
                 member.display_name.to_string(),

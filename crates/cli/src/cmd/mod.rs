@@ -14,16 +14,22 @@ mod verify;
 
 use crate::args::Verb;
 use crate::context::Context;
+use crate::failure::Failure;
 
 pub(crate) async fn run(context: &mut Context, verb: Verb) -> anyhow::Result<()> {
+    if context.wanted.is_some() && matches!(verb, Verb::Create(_) | Verb::Join(_) | Verb::List) {
+        return Err(Failure::bad_arguments(
+            "--mesh chooses among the meshes that are here; this verb takes none of them",
+        ));
+    }
     match verb {
         Verb::Create(asked) => create::run(context, asked).await,
         Verb::Invite(asked) => invite::run(context, asked).await,
         Verb::Join(asked) => join::run(context, asked).await,
         Verb::List => list::run(context),
         Verb::Leave(asked) => leave::run(context, &asked),
-        Verb::Peers(of) => peers::run(context, &of).await,
-        Verb::Members(of) => members::run(context, &of).await,
+        Verb::Peers => peers::run(context).await,
+        Verb::Members => members::run(context).await,
         Verb::Send(asked) => send::run(context, asked).await,
         Verb::Inbox(asked) => inbox::run(context, &asked).await,
         Verb::MsgStatus(asked) => msg_status::run(context, &asked).await,

@@ -9,7 +9,7 @@ use crate::context::Context;
 use crate::table::table;
 
 pub(crate) async fn run(context: &Context, asked: &MsgStatus) -> anyhow::Result<()> {
-    let mesh = context.mesh(&asked.of)?;
+    let mesh = context.mesh()?;
     let status = context.on_line(&mesh, async |line| Ok(line.connection().message_status(&asked.id).await?)).await?;
     context.output.data(&status, |output| {
         let row = |recipient: &Recipient| {

@@ -5,12 +5,11 @@ use claudemesh_proto::presence::{Peer, PeerRole};
 use claudemesh_proto::text::one_line;
 use serde_json::json;
 
-use crate::args::OneMesh;
 use crate::context::Context;
 use crate::table::table;
 
-pub(crate) async fn run(context: &Context, of: &OneMesh) -> anyhow::Result<()> {
-    let mesh = context.mesh(of)?;
+pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
+    let mesh = context.mesh()?;
     let peers = context.on_line(&mesh, async |line| {
         let mut peers = line.connection().peers().await?;
         peers.retain(|peer| peer.session_id != line.session_id());

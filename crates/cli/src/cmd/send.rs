@@ -3,28 +3,46 @@
 use std::io::{self, Read};
 use std::time::Duration;
 
-use claudemesh_client::{Addressee, Cipher, Connection, Draft, MAX_TEXT_BYTES, Roster};
+use claudemesh_client::{Addressee, Cipher, Connection, Draft, Error, MAX_TEXT_BYTES, Roster};
 use claudemesh_proto::message::{Recipient, RecipientStatus};
 use claudemesh_proto::{DeliveryState, MessageId};
 use serde_json::json;
 
 use crate::args::Send;
 use crate::context::Context;
+use crate::exit::Exit;
 use crate::failure::{Failure, IN_PARTS};
 
 pub(crate) async fn run(context: &Context, asked: Send) -> anyhow::Result<()> {
-    let mesh = context.mesh(&asked.of)?;
+    let mesh = context.mesh()?;
     let text = text(&asked.text)?;
+    let mut is_open = false;
     let sent = context.on_line(&mesh, async |line| {
+        is_open = true;
         let to = Roster::fetch(line.connection()).await?.resolve(&asked.who)?;
         let draft = Draft { to: &to.key, reference: &asked.who, priority: asked.priority, text: &text };
         let send = Cipher::new(mesh.identity.clone()).compose(&draft)?;
-        let id = line.send(&send).await?;
+        let id = line.send(&send).await.map_err(|error| refusal(error, to.key == mesh.identity.public()))?;
         let reached = reached(line.connection(), &id).await;
         Ok((to, id, reached))
     });
-    let (to, id, reached) = sent.await?;
+    let sent = sent.await;
+    if sent.is_err() && !is_open {
+        context.output.notice("Nothing was sent or kept.");
+    }
+    let (to, id, reached) = sent?;
     report(context, &to, &id, reached.as_ref())
+}
+
+/// A broker knows nobody else of our key; only we know that it is ours.
+fn refusal(error: Error, is_to_us: bool) -> anyhow::Error {
+    match &error {
+        Error::NotAccepted(words) if is_to_us && words.starts_with("no connected peer") => {
+            let text = "that is you, and you have no other session here that could get it".into();
+            Failure { exit: Exit::NotFound, text }.into()
+        }
+        _ => error.into(),
+    }
 }
 
 fn text(words: &[String]) -> anyhow::Result<String> {
@@ -85,7 +103,7 @@ fn notice(name: &str, state: DeliveryState, status: Option<RecipientStatus>) -> 
         (DeliveryState::Held, _) => Some(format!("{name} is busy and gets it when free; --priority now interrupts.")),
         (DeliveryState::Claimed, _) => Some(format!("{name} was handed it and has not confirmed yet.")),
         (DeliveryState::Queued, Some(RecipientStatus::Disconnected)) => {
-            Some(format!("{name} is not connected; the broker keeps it until {name} comes, for 7 days."))
+            Some(format!("{name} is offline; the broker keeps it until {name} comes, for 7 days."))
         }
         (DeliveryState::Queued, _) => {
             Some(format!("{name} is not taking mail just now; the broker keeps it for 7 days."))
@@ -106,7 +124,7 @@ mod tests {
     #[test]
     fn a_recipient_that_does_not_drain_is_said_so() {
         let away = notice("Ben", DeliveryState::Queued, Some(RecipientStatus::Disconnected)).unwrap();
-        assert_eq!(away, "Ben is not connected; the broker keeps it until Ben comes, for 7 days.");
+        assert_eq!(away, "Ben is offline; the broker keeps it until Ben comes, for 7 days.");
         assert_eq!(notice("Ben", DeliveryState::Delivered, Some(RecipientStatus::Delivered)), None);
         assert!(notice("Ben", DeliveryState::Held, Some(RecipientStatus::Held)).unwrap().contains("busy"));
     }

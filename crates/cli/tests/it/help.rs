@@ -31,6 +31,13 @@ fn every_help_text_is_as_documented() {
 }
 
 #[test]
+fn help_about_help_is_help() {
+    let user = User::new();
+    let said = user.run(&["help", "--help"]);
+    assert_eq!((said.code, said.stdout), (0, user.run(&["--help"]).stdout));
+}
+
+#[test]
 fn the_version_is_printed() {
     let said = User::new().run(&["--version"]);
     assert_eq!((said.code, said.stdout.as_str()), (0, concat!("claudemesh ", env!("CARGO_PKG_VERSION"), "\n")));

@@ -69,6 +69,8 @@ fn somebody_who_waits_has_the_message_before_send_returns_also_after_a_crash_of_
     let _broker = broker.crash_and_restart();
     anna.json_one(&["send", "Ben", "three"]);
     assert_eq!(text(&waiting.next()["text"]), "three");
+    let mut notices = BufReader::new(waiting.child.stderr.take().unwrap()).lines();
+    assert!(notices.any(|line| line.unwrap() == "Connected again."));
 }
 
 #[test]
@@ -130,7 +132,7 @@ fn invites_run_out_and_are_taken_back() {
     team.anna.json_one(&["invite", "revoke", text(&invite["id"])]);
     let refused = User::new().run(&["join", text(&invite["url"]), "--name", "Dora"]);
     assert_eq!(refused.code, 3, "{refused:?}");
-    assert!(refused.stderr.contains("invite_revoked (HTTP 400)\ntry: ask for a new invite"), "{refused:?}");
+    assert!(refused.stderr.contains("error: this invite was taken back\ntry: ask for a new invite"), "{refused:?}");
     let list = team.anna.json_one(&["invite", "list"]);
     let row = list["invites"].as_array().unwrap().iter().find(|row| row["id"] == invite["id"]).unwrap();
     assert_eq!((&row["usedCount"], row["revokedAt"].is_string()), (&Value::from(1), true));
@@ -173,7 +175,81 @@ fn a_slug_is_taken_once() {
     assert_eq!(again.code, 6, "known here: {again:?}");
     let other = User::new().run(&["create", "team", "--broker", team.broker.url()]);
     assert_eq!(other.code, 6, "known to the broker: {other:?}");
-    assert!(other.stderr.contains("slug_taken"), "{other:?}");
+    assert!(other.stderr.contains("already has a mesh called team; did you mean to join it?\ntry: "), "{other:?}");
+}
+
+#[test]
+fn who_joins_is_told_the_name_and_who_else_has_it() {
+    let team = Team::new();
+    let invite = team.anna.json_one(&["invite", "--uses", "2"]);
+    let other = User::new();
+    let joined = other.run(&["join", text(&invite["url"]), "--name", "Ben"]);
+    assert_eq!(joined.stdout, "Joined mesh team as Ben.\n");
+    let key = text(&other.json_one(&["list"])["meshes"][0]["pubkey"])[..12].to_owned();
+    let notice = format!("There is another Ben in this mesh: people must name you by key ({key}).\n");
+    assert!(joined.stderr.contains(&notice), "{joined:?}");
+    let verify = other.run(&["verify", "Anna"]);
+    assert!(verify.stderr.contains(&format!("claudemesh verify {key}\n")), "a name of two helps nobody: {verify:?}");
+    let again = other.run(&["join", text(&invite["url"]), "--name", "fred"]);
+    assert_eq!(again.stdout, "Already a member of mesh team as Ben; --name changes nothing.\n");
+    let carl = User::new();
+    let third = carl.run(&["join", text(&invite["url"]), "--name", "Carl"]);
+    assert!(!third.stderr.contains("another"), "{third:?}");
+    assert!(carl.run(&["verify", "Anna"]).stderr.contains("claudemesh verify Carl\n"));
+    let late = User::new().run(&["join", text(&invite["url"]), "--name", "Dora"]);
+    assert_eq!(late.stderr.lines().last(), Some("try: ask for a new invite"));
+    assert!(late.stderr.contains("error: this invite is used up\n"), "{late:?}");
+}
+
+#[test]
+fn a_missing_setup_token_is_told_from_a_wrong_one() {
+    let broker = Broker::start_with(&[("BROKER_MESH_CREATION", "token")]);
+    let create = ["create", "team", "--broker", broker.url(), "--name", "Anna"];
+    let none = User::new().run(&create);
+    assert_eq!(none.code, 7, "{none:?}");
+    assert!(none.stderr.contains("and none was given\ntry: put it into CLAUDEMESH_SETUP_TOKEN"), "{none:?}");
+    let wrong = User::new().run(&[&create[..], &["--token", "nonsense"]].concat());
+    assert_eq!(wrong.code, 7, "{wrong:?}");
+    assert!(wrong.stderr.contains("does not accept the setup token that was given\ntry: "), "{wrong:?}");
+}
+
+#[test]
+fn tls_at_a_plain_port_is_said_so() {
+    let team = Team::new();
+    let plain = team.broker.url().replace("http://", "https://");
+    let told = |said: &crate::user::Said| {
+        assert_eq!(said.code, 4, "{said:?}");
+        assert!(said.stderr.ends_with(": the broker does not speak TLS here; use http://\n"), "{said:?}");
+    };
+    told(&User::new().run(&["create", "team", "--broker", &plain, "--name", "Anna"]));
+    let config = team.ben.home().join("config.json");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("ws://", "wss://")).unwrap();
+    told(&team.ben.run(&["peers"]));
+}
+
+#[test]
+fn a_message_to_oneself_and_the_beginning_of_a_key_are_refused_with_the_reason() {
+    let team = Team::new();
+    let said = team.anna.run(&["send", "Anna", "hi"]);
+    let wanted = "error: that is you, and you have no other session here that could get it\n";
+    assert_eq!((said.code, said.stderr.as_str()), (5, wanted));
+    let said = team.anna.run(&["send", "abcd", "hi"]);
+    let wanted = "error: nobody is called \"abcd\", and a key needs at least 8 characters\n";
+    assert_eq!((said.code, said.stderr.as_str()), (5, wanted));
+}
+
+#[test]
+fn what_was_received_is_read_again_after_leaving_and_joining() {
+    let team = Team::new();
+    team.anna.json_one(&["send", "Ben", "hello"]);
+    team.ben.json_one(&["inbox"]);
+    let left = team.ben.run(&["leave", "--mesh", "team"]);
+    assert!(left.stderr.contains("The member stays in the mesh's list."), "{left:?}");
+    assert_eq!(team.anna.json_one(&["members"])["members"].as_array().unwrap().len(), 2);
+    let invite = team.anna.json_one(&["invite"]);
+    team.ben.json_one(&["join", text(&invite["url"]), "--name", "Ben"]);
+    assert_eq!(text(&team.ben.json_one(&["inbox", "--all", "--local"])["text"]), "hello");
 }
 
 #[test]

@@ -88,7 +88,7 @@ fn buffers() -> WebSocketConfig {
 fn refused_upgrade(error: &tungstenite::Error) -> String {
     match error {
         tungstenite::Error::Http(answer) => no_broker(answer.status().as_u16()),
-        tungstenite::Error::Io(error) => error.to_string(),
+        tungstenite::Error::Io(error) => tls::why(error),
         other => other.to_string(),
     }
 }
