@@ -135,7 +135,7 @@ pub(crate) async fn claim(batch: &mut Batch, claims: &[&Claim], reclaims: &[&Rec
         .flat_map(|(index, claim)| claim.recipients.iter().map(move |recipient| (index, recipient)))
         .collect();
     let free = free(batch, claims, &asked).await?;
-    let cut_short = choose(batch.now, claims, (&asked, &free), &mut chosen);
+    let may_get_more = choose(batch.now, claims, (&asked, &free), &mut chosen);
     let holders: Vec<&PresenceId> =
         claims.iter().map(|claim| &claim.connection).chain(reclaims.iter().map(|again| &again.connection)).collect();
     let mut handed: Vec<Vec<Claimed>> = holders.iter().map(|_| Vec::new()).collect();
@@ -145,7 +145,7 @@ pub(crate) async fn claim(batch: &mut Batch, claims: &[&Claim], reclaims: &[&Rec
         }
     }
     let outcomes = handed.into_iter().enumerate().map(|(request, mut rows)| {
-        let waits = claims.get(request).is_some_and(|claim| claim.waits) && !cut_short.contains(&request);
+        let waits = claims.get(request).is_some_and(|claim| claim.waits) && !may_get_more.contains(&request);
         if waits && rows.is_empty() {
             return Outcome::Nothing;
         }
@@ -207,7 +207,7 @@ async fn free(batch: &mut Batch, claims: &[&Claim], asked: &[(usize, &Recipient)
     Ok(free)
 }
 
-/// Picks free rows within each connection's window; the claims that get less than there is.
+/// Picks free rows within each connection's window; the claims for which there may be more than they get.
 fn choose(
     now: Timestamp,
     claims: &[&Claim],
@@ -216,7 +216,7 @@ fn choose(
 ) -> HashSet<usize> {
     // Two connections may ask for one recipient in one batch while the mail passes from one to the other.
     let mut gone: HashSet<i64> = chosen.iter().map(|row| row.delivery).collect();
-    let mut cut_short = HashSet::new();
+    let (mut cut_short, mut may_get_more) = (HashSet::new(), HashSet::new());
     let mut left = MAX_HANDED_BYTES;
     let (mut current, mut rows, mut bytes) = (usize::MAX, 0, 0);
     for &(seq, place, delivery, size_bytes) in free {
@@ -229,15 +229,19 @@ fn choose(
         let is_full = rows >= claim.max_rows || rows > 0 && bytes + size_bytes > claim.max_bytes;
         if is_full || left <= 0 || cut_short.contains(&request) {
             cut_short.insert(request);
+            may_get_more.insert(request);
         } else if gone.insert(delivery) {
             rows += 1;
             bytes += size_bytes;
             left -= size_bytes;
             let until = now.plus(claim.lease);
             chosen.push(Chosen { request, delivery, seq, size_bytes, recipient: recipient.clone(), until });
+        } else {
+            // Behind what the other one takes there may be rows that were not read.
+            may_get_more.insert(request);
         }
     }
-    cut_short
+    may_get_more
 }
 
 /// Finds which rows a connection still holds unacknowledged.

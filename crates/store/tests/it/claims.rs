@@ -19,6 +19,7 @@ on_both! {
     released_rows_go_before_later_ones,
     what_a_lost_answer_held_is_handed_out_again_in_order,
     one_recipient_asked_for_twice_in_one_batch,
+    who_is_left_with_nothing_beside_another_does_not_wait_while_there_is_more,
     a_claim_and_a_reclaim_in_one_batch_do_not_share_a_row,
     rows_for_a_connection_that_does_not_wait_are_free_again,
     nothing_is_handed_to_a_removed_member,
@@ -159,6 +160,30 @@ async fn one_recipient_asked_for_twice_in_one_batch(ground: &Ground) {
     let (one, two) = (store.claim(wish(2)).await, store.claim(wish(2)).await);
     let (one, two) = (one.await.unwrap(), two.await.unwrap());
     assert_eq!((texts(&one), texts(&two)), (vec!["a".into(), "b".into()], vec!["c".into()]));
+    store.close().await;
+}
+
+/// As when a daemon and a session come back together, and the mail passes from one to the other.
+async fn who_is_left_with_nothing_beside_another_does_not_wait_while_there_is_more(ground: &Ground) {
+    let store = ground.open().await;
+    let town = Town::found(&store).await;
+    let mut pending = Vec::new();
+    for number in 0..300 {
+        pending.push(store.append(town.letter(&town.ada, town.bob.key, &number.to_string())).await);
+    }
+    for answer in pending {
+        answer.await.unwrap();
+    }
+    let (one, two) = (fresh_connection(), fresh_connection());
+    let wish = |connection| Claim { waits: true, ..town.wish(town.bob.recipient(), connection) };
+    let (first, second) = (store.claim(wish(&one)).await, store.claim(wish(&two)).await);
+    assert_eq!(first.await.unwrap().len(), 256);
+    let soon = |answer| tokio::time::timeout(Duration::from_secs(5), answer);
+    let mut rows = soon(second).await.expect("an answer, if an empty one").unwrap();
+    if rows.is_empty() {
+        rows = soon(store.claim(wish(&two)).await).await.expect("what is left").unwrap();
+    }
+    assert_eq!(texts(&rows), (256..300).map(|number| number.to_string()).collect::<Vec<_>>());
     store.close().await;
 }
 
