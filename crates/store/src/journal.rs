@@ -201,7 +201,7 @@ impl Shard {
                     waiting.push(rest);
                     waiting.push(entries);
                 }
-                Err(failure) => self.refuse(entries, &failure),
+                Err(failure) => self.refuse(entries, &failure, standing),
             }
         }
     }
@@ -232,7 +232,7 @@ impl Shard {
         Ok(written)
     }
 
-    fn refuse(&self, entries: Vec<Entry>, failure: &Failure) {
+    fn refuse(&self, entries: Vec<Entry>, failure: &Failure, standing: &mut Standing) {
         match StoreError::from(failure) {
             StoreError::Refused(why) => {
                 self.meters.refused.fetch_add(1, Ordering::Relaxed);
@@ -251,8 +251,15 @@ impl Shard {
         if is_failed_sync(&failure.error) {
             self.fail.send_replace(Some(failure.error.to_string()));
         }
-        for (_, answer) in entries {
-            let _ = answer.send(Err(StoreError::from(failure)));
+        for (request, answer) in entries {
+            // It writes nothing, and whoever asked for it waits for the claim to end, not for this.
+            let outcome = if let Request::Withdraw(Withdraw { connection, .. }) = &request {
+                standing.withdraw(connection);
+                Ok(Outcome::Done)
+            } else {
+                Err(StoreError::from(failure))
+            };
+            let _ = answer.send(outcome);
         }
     }
 }

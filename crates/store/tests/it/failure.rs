@@ -3,9 +3,12 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use claudemesh_proto::MessageId;
-use claudemesh_store::{Appended, DatabaseUrl, NewMessage, OpenError, Options, Store, StoreError};
+use claudemesh_store::{Appended, Claim, DatabaseUrl, NewMessage, OpenError, Options, Store, StoreError, Withdraw};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions as _, Connection as _};
 
 use crate::ground::Ground;
 use crate::people::{Town, fresh_connection, kept};
@@ -160,5 +163,22 @@ async fn a_deadlock_is_tried_again() {
     };
     let ((), admitted) = tokio::join!(other, hello);
     assert!(matches!(admitted, claudemesh_store::Admitted::Welcome(_)));
+    store.close().await;
+}
+
+/// Whoever withdrew a claim waits for its end, and takes no mail until then.
+#[tokio::test]
+async fn a_claim_is_withdrawn_although_nothing_can_be_written() {
+    let ground = Ground::sqlite();
+    let store = ground.open().await;
+    let town = Town::found(&store).await;
+    let connection = fresh_connection();
+    let waiting = store.claim(Claim { waits: true, ..town.wish(town.bob.recipient(), &connection) }).await;
+    let mut other = SqliteConnectOptions::new().filename(ground.file()).connect().await.unwrap();
+    sqlx::query("begin immediate").execute(&mut other).await.unwrap();
+    drop(store.withdraw(Withdraw { mesh_id: town.mesh.clone(), connection }).await);
+    let ended = tokio::time::timeout(Duration::from_secs(10), waiting).await;
+    assert!(ended.expect("the claim ends").unwrap().is_empty());
+    other.close().await.unwrap();
     store.close().await;
 }
