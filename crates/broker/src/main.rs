@@ -11,6 +11,7 @@ use claudemesh_broker::{Broker, Config, MeshCreation};
 use claudemesh_store::Clock;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing::subscriber::set_global_default;
 
 fn main() -> ExitCode {
     let config = match Config::try_parse() {
@@ -92,13 +93,17 @@ fn introduce(broker: &Broker, listening_on: std::net::SocketAddr, is_open: bool)
     let _ = out.flush();
 }
 
+/// Only what comes by `tracing`: through the `log` crate, to which `init` would listen, the WebSocket library says whole frames.
 fn start_logs() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info,sqlx=warn".into());
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if std::io::stderr().is_terminal() {
-        logs.compact().init();
+    let started = if std::io::stderr().is_terminal() {
+        set_global_default(logs.compact().finish())
     } else {
-        logs.json().flatten_event(true).init();
+        set_global_default(logs.json().flatten_event(true).finish())
+    };
+    if let Err(error) = started {
+        complain(&error.to_string());
     }
 }
 

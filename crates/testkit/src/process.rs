@@ -209,9 +209,14 @@ impl Broker {
         Some(status)
     }
 
+    /// All that it said, over all its starts.
+    pub fn log(&self) -> Vec<u8> {
+        std::fs::read(self.log_path()).unwrap_or_default()
+    }
+
     /// The last of what it said.
     pub fn log_end(&self) -> String {
-        let log = std::fs::read(self.log_path()).unwrap_or_default();
+        let log = self.log();
         let start = log.len().saturating_sub(8 << 10);
         String::from_utf8_lossy(log.get(start..).unwrap_or_default()).into_owned()
     }

@@ -42,6 +42,7 @@ mod client;
 mod cluster;
 mod kills;
 mod load;
+mod logs;
 mod mesh;
 mod nodes;
 mod seed;
