@@ -53,6 +53,44 @@ async fn a_database_that_goes_away_is_said_and_comes_back_under_open_connections
     receiver.nothing_else().await;
 }
 
+/// What it waited for cannot be withdrawn in the database, and its mail goes to whoever is next all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_leaves_while_the_database_is_away_is_gone_and_the_next_one_takes_its_mail() {
+    let own = tempfile::tempdir().unwrap();
+    let database = Database::make(Kind::Postgres, own.path()).await;
+    let Database::Postgres { url, .. } = &database else { unreachable!("it is PostgreSQL") };
+    let (head, rest) = url.split_once('@').unwrap();
+    let (server, name) = rest.split_once('/').unwrap();
+    let wall = Wall::before(server.to_owned()).await;
+    let through = format!("{head}@{}/{name}", wall.address);
+    let mesh = Setup::sqlite().with(|config| config.database_url = Some(DatabaseUrl::Postgres(through))).start().await;
+    let (_, ann, bob) = mesh.pair().await;
+    let mut sender = mesh.connect(&ann.hello()).await;
+    let session = bob.session();
+    let mut daemon = mesh.connect(&bob.hello()).await;
+    let mut next = mesh.connect(&session.hello()).await;
+    sender.deliver(&bob.key(), "before").await;
+    assert_eq!(daemon.push().await.1, "before");
+    // Both ask for what is next, and are heard before this is delivered.
+    daemon.fence().await;
+    sender.deliver(&session.key(), "for the session").await;
+    assert_eq!(next.receive().await, "for the session");
+    next.fence().await;
+    assert_eq!(sender.send(&ann.session().key(), "for nobody").await["queued"], false);
+    wall.shut();
+    let is_ready = async || mesh.http(&Request::get("/health/ready")).await.status == 200;
+    eventually("the database is away", async || !is_ready().await).await;
+    daemon.break_off();
+    eventually("it is gone", async || mesh.metric("broker_connections_active").await == Some(2)).await;
+    wall.open();
+    eventually("it is ready again", is_ready).await;
+    sender.deliver(&bob.key(), "after").await;
+    let mut received = [next.receive().await, next.receive().await];
+    // What the daemon held is handed over anew, and may come later.
+    received.sort();
+    assert_eq!(received, ["after", "before"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_is_down_stops_the_start_with_what_and_why() {
     let own = tempfile::tempdir().unwrap();
