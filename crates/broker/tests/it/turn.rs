@@ -3,7 +3,7 @@
 use claudemesh_testkit::{Setup, TestMesh, eventually, merged};
 use serde_json::json;
 
-on_both!(a_daemon_takes_it_then_the_longest_session_then_a_command);
+on_both!(a_daemon_takes_it_then_the_longest_session_then_a_command, who_waits_costs_the_database_nothing);
 
 async fn a_daemon_takes_it_then_the_longest_session_then_a_command(setup: Setup) {
     let mesh = setup.start().await;
@@ -54,4 +54,40 @@ async fn a_quiet_connection_sends_and_asks_and_takes_nothing() {
     })
     .await;
     quiet.nothing_else().await;
+}
+
+/// Many connections of one member, of every kind, wait for the mail that one of them takes.
+async fn who_waits_costs_the_database_nothing(setup: Setup) {
+    let mesh = setup.start().await;
+    let (_, ann, bob) = mesh.pair().await;
+    let mut sender = mesh.connect(&ann.hello()).await;
+    let shared = bob.cold()["sessionPubkey"].clone();
+    let mut wires = Vec::new();
+    for number in 0..90 {
+        let hello = match number % 5 {
+            0 => bob.session().hello(),
+            1 => merged(bob.hello(), json!({"sessionId": format!("daemon {number}")})),
+            2 => merged(bob.hello(), json!({"capabilities": ["quiet"], "sessionId": format!("quiet {number}")})),
+            3 => merged(bob.cold(), json!({"sessionPubkey": shared})),
+            _ => bob.cold(),
+        };
+        wires.push(mesh.connect(&hello).await);
+    }
+    sender.deliver(&bob.key(), "one").await;
+    assert_eq!(wires[1].receive().await, "one");
+    let batches = async || mesh.metric("broker_journal_batches_total").await.unwrap();
+    let mut before = batches().await;
+    eventually("everybody waits", async || {
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        std::mem::replace(&mut before, batches().await) == before
+    })
+    .await;
+    // A message is one batch with its claim, then its acknowledgement and the next claim.
+    for _ in 0..10 {
+        sender.deliver(&bob.key(), "again").await;
+        assert_eq!(wires[1].receive().await, "again");
+    }
+    wires[1].fence().await;
+    let after = batches().await;
+    assert!(after - before <= 31, "{} batches for ten messages", after - before);
 }
