@@ -82,9 +82,9 @@ impl Connection {
 
 /// Whether a recipient is about to have the message: connected, and not too busy to be handed it.
 fn is_moving(status: &MessageStatusResult) -> bool {
-    status.recipients.iter().any(|recipient| match recipient.state {
+    status.recipients.iter().any(|delivery| match delivery.state {
         DeliveryState::Claimed => true,
-        DeliveryState::Queued => recipient.status != RecipientStatus::Disconnected,
+        DeliveryState::Queued => delivery.status != RecipientStatus::Disconnected,
         DeliveryState::Held | DeliveryState::Delivered | DeliveryState::Expired | DeliveryState::Revoked => false,
     })
 }

@@ -249,13 +249,13 @@ pub struct MessageStatusResult {
     pub delivered: bool,
     /// When the last recipient got it.
     pub delivered_at: Option<Timestamp>,
-    /// One entry per recipient.
-    pub recipients: Vec<Recipient>,
+    /// One delivery per recipient.
+    pub recipients: Vec<Delivery>,
 }
 
 /// Where a message stands with one recipient.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Recipient {
+pub struct Delivery {
     /// The recipient's name.
     pub name: String,
     /// The key it was addressed by.

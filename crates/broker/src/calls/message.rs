@@ -1,7 +1,7 @@
 //! Sending, acknowledging, and asking what became of a message.
 
 use claudemesh_proto::message::{
-    Ack, ClientAck, Invalid, MessageStatus, MessageStatusResult, Recipient as Line, RecipientStatus, Send,
+    Ack, ClientAck, Delivery, Invalid, MessageStatus, MessageStatusResult, RecipientStatus, Send,
 };
 use claudemesh_proto::{BrokerFrame, DeliveryState, ErrorCode, Priority, PublicKey};
 use claudemesh_store::{Appended, NewMessage, Recipient, Settle, Settled, Step, StoreError};
@@ -137,11 +137,11 @@ pub(crate) async fn status(app: &App, live: &Live, request: MessageStatus) -> Re
         target_spec: path.target_spec,
         delivered,
         delivered_at: path.steps.iter().filter_map(|step| step.ended_at).max().filter(|_| delivered),
-        recipients: path.steps.iter().map(|step| line(app, live, step)).collect(),
+        recipients: path.steps.iter().map(|step| delivery(app, live, step)).collect(),
     }))
 }
 
-fn line(app: &App, live: &Live, step: &Step) -> Line {
+fn delivery(app: &App, live: &Live, step: &Step) -> Delivery {
     let status = match step.state {
         DeliveryState::Delivered => RecipientStatus::Delivered,
         _ if app.hub.is_draining(&live.mesh_id, &step.recipient) => RecipientStatus::Held,
@@ -151,5 +151,5 @@ fn line(app: &App, live: &Live, step: &Step) -> Line {
         Recipient::Session(key) => key,
         Recipient::Member(_) => step.member_pubkey,
     };
-    Line { name: step.display_name.to_string(), pubkey, status, state: step.state }
+    Delivery { name: step.display_name.to_string(), pubkey, status, state: step.state }
 }

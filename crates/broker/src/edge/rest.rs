@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::calls;
 use crate::calls::invite::NotJoined;
 use crate::edge::address::Origin;
-use crate::edge::server::{HEAD_TIMEOUT, Peer, Running};
+use crate::edge::server::{HEAD_TIMEOUT, RemoteAddress, Running};
 use crate::edge::upgrade::is_allowed_origin;
 
 /// `POST /join`: an invite makes a member.
@@ -44,7 +44,7 @@ pub(crate) async fn join(State(running): State<Arc<Running>>, request: Request) 
 /// `POST /v1/meshes`: a mesh whose owner keeps the key.
 pub(crate) async fn create_mesh(
     State(running): State<Arc<Running>>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    ConnectInfo(remote): ConnectInfo<RemoteAddress>,
     headers: HeaderMap,
     request: Request,
 ) -> Response {
@@ -52,7 +52,7 @@ pub(crate) async fn create_mesh(
     if !is_allowed_origin(&headers, &running.app.settings) {
         return foreign_origin();
     }
-    let origin = Origin::of(peer.0, &headers, &running.app.settings.config.trusted_proxies);
+    let origin = Origin::of(remote.0, &headers, &running.app.settings.config.trusted_proxies);
     if !calls::mesh::may_create(&running.app.settings, origin.is_local, bearer(&headers)) {
         return refused(StatusCode::FORBIDDEN, MeshCreateError::CreationNotAllowed);
     }

@@ -41,9 +41,9 @@ pub(crate) struct Running {
 
 /// The address at the other end of the socket.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Peer(pub(crate) SocketAddr);
+pub(crate) struct RemoteAddress(pub(crate) SocketAddr);
 
-impl Connected<SocketAddr> for Peer {
+impl Connected<SocketAddr> for RemoteAddress {
     fn connect_info(address: SocketAddr) -> Self {
         Self(address)
     }
@@ -111,7 +111,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, routes: Router, stop: Cancel
     let _ = stream.set_nodelay(true);
     let service = hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
         let routes = routes.clone();
-        request.extensions_mut().insert(ConnectInfo(Peer(peer)));
+        request.extensions_mut().insert(ConnectInfo(RemoteAddress(peer)));
         async move {
             let response = routes.oneshot(request.map(axum::body::Body::new)).await;
             response.map_err(|never: Infallible| match never {})

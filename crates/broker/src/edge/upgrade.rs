@@ -14,17 +14,17 @@ use tokio_tungstenite::tungstenite::handshake::server::create_response;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use crate::edge::address::{Origin, is_loopback_name};
-use crate::edge::server::{Peer, Running};
+use crate::edge::server::{RemoteAddress, Running};
 use crate::edge::ws;
 
 /// `GET /ws`. Refusals are HTTP answers; once the protocol has switched, everything is said in frames.
 pub(crate) async fn upgrade(
     State(running): State<Arc<Running>>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    ConnectInfo(remote): ConnectInfo<RemoteAddress>,
     mut request: Request,
 ) -> Response {
     let app = &running.app;
-    let origin = Origin::of(peer.0, request.headers(), &app.settings.config.trusted_proxies);
+    let origin = Origin::of(remote.0, request.headers(), &app.settings.config.trusted_proxies);
     if request.uri().query().is_some() {
         return (StatusCode::NOT_FOUND, "not found").into_response();
     }
@@ -47,12 +47,12 @@ pub(crate) async fn upgrade(
         Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
     };
     let config = websocket_config();
-    let connection = Arc::clone(&running);
+    let serving = Arc::clone(&running);
     running.tasks.spawn(async move {
         // A client that went away between the two steps leaves nothing behind.
         let Ok(upgraded) = on_upgrade.await else { return };
         let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
-        ws::serve(connection, socket, (origin.counted, stranger)).await;
+        ws::serve(serving, socket, (origin.counted, stranger)).await;
     });
     response
 }

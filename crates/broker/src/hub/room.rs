@@ -26,11 +26,11 @@ pub(super) struct Room {
 struct Occupant {
     presence: Presence,
     entrance: u64,
-    line: Line,
+    socket: Socket,
 }
 
 #[derive(Debug)]
-enum Line {
+enum Socket {
     Open {
         connection: PresenceId,
         doorbell: Arc<Doorbell>,
@@ -53,14 +53,14 @@ const REPLACED: (u16, &str) = (1000, "session_replaced");
 
 impl Occupant {
     fn doorbell(&self) -> Option<&Doorbell> {
-        match &self.line {
-            Line::Open { doorbell, .. } => Some(doorbell),
-            Line::Broken(_) => None,
+        match &self.socket {
+            Socket::Open { doorbell, .. } => Some(doorbell),
+            Socket::Broken(_) => None,
         }
     }
 
     fn is_open(&self) -> bool {
-        matches!(self.line, Line::Open { .. })
+        matches!(self.socket, Socket::Open { .. })
     }
 
     fn takes_mail(&self) -> bool {
@@ -109,7 +109,7 @@ impl Room {
         let mut predecessor = None;
         let mut bereft = Vec::new();
         if let Some(old) = self.leases.get(&presence.lease).cloned().and_then(|id| self.remove(&id)) {
-            if let Line::Open { doorbell, .. } = &old.line {
+            if let Socket::Open { doorbell, .. } = &old.socket {
                 doorbell.close(REPLACED);
                 predecessor = Some(Arc::clone(doorbell));
             }
@@ -139,8 +139,8 @@ impl Room {
             }
             self.sessions.entry(session.pubkey).or_default().push(presence_id.clone());
         }
-        let line = Line::Open { connection: connection.clone(), doorbell: Arc::clone(&doorbell) };
-        self.presences.insert(presence_id.clone(), Occupant { presence, entrance: self.entrances, line });
+        let socket = Socket::Open { connection: connection.clone(), doorbell: Arc::clone(&doorbell) };
+        self.presences.insert(presence_id.clone(), Occupant { presence, entrance: self.entrances, socket });
         // With the old connection gone, somebody else may be next in turn, who has not been told of what came for it.
         for recipient in &bereft {
             self.ring(recipient, true);
@@ -182,13 +182,13 @@ impl Room {
         now: Option<Timestamp>,
     ) {
         let Some(occupant) = self.presences.get_mut(presence_id) else { return };
-        if !matches!(&occupant.line, Line::Open { connection: seated, .. } if seated == connection) {
+        if !matches!(&occupant.socket, Socket::Open { connection: seated, .. } if seated == connection) {
             return;
         }
         let (member, session) = (occupant.presence.member_id.clone(), occupant.presence.session);
         match (parting, now) {
             (Parting::Broken, Some(now)) => {
-                occupant.line = Line::Broken(now);
+                occupant.socket = Socket::Broken(now);
                 self.open -= 1;
             }
             _ => drop(self.remove(presence_id)),
@@ -250,7 +250,7 @@ impl Room {
     }
 
     pub(super) fn end_leases(&mut self, before: Timestamp) {
-        let over = |occupant: &Occupant| matches!(occupant.line, Line::Broken(since) if since <= before);
+        let over = |occupant: &Occupant| matches!(occupant.socket, Socket::Broken(since) if since <= before);
         let ended: Vec<PresenceId> =
             self.presences.iter().filter(|(_, occupant)| over(occupant)).map(|(id, _)| id.clone()).collect();
         for presence_id in ended {

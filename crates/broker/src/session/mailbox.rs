@@ -38,7 +38,7 @@ struct Held {
 
 /// How much a connection can be handed now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Room {
+pub(crate) struct Credit {
     pub(crate) rows: usize,
     pub(crate) bytes: i64,
 }
@@ -49,11 +49,11 @@ impl Mailbox {
     }
 
     /// Room for more, once half the window is free.
-    pub(crate) fn room(&self) -> Option<Room> {
+    pub(crate) fn room(&self) -> Option<Credit> {
         let rows = WINDOW_ROWS - self.held.len().min(WINDOW_ROWS);
         let bytes = WINDOW_BYTES - self.bytes;
         let roomy = rows >= WINDOW_ROWS / 2 && bytes >= WINDOW_BYTES / 2;
-        roomy.then_some(Room { rows, bytes })
+        roomy.then_some(Credit { rows, bytes })
     }
 
     pub(crate) fn lease(&self) -> Duration {

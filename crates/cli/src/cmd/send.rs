@@ -4,7 +4,7 @@ use std::io::{self, Read};
 use std::time::Duration;
 
 use claudemesh_client::{Addressee, Cipher, Connection, Draft, Error, MAX_TEXT_BYTES, Roster};
-use claudemesh_proto::message::{Recipient, RecipientStatus};
+use claudemesh_proto::message::{Delivery, RecipientStatus};
 use claudemesh_proto::{DeliveryState, MessageId};
 use serde_json::json;
 
@@ -69,20 +69,20 @@ fn from_stdin() -> anyhow::Result<String> {
 }
 
 /// How far the message got in a moment. It is accepted whatever this finds, so not finding out fails nothing.
-async fn reached(connection: &Connection, id: &MessageId) -> Option<Recipient> {
+async fn reached(connection: &Connection, id: &MessageId) -> Option<Delivery> {
     let status = connection.await_delivery(id.as_str(), PATIENCE).await.ok()?;
     status.recipients.into_iter().next()
 }
 
-fn report(context: &Context, to: &Addressee, id: &MessageId, reached: Option<&Recipient>) -> anyhow::Result<()> {
-    let name = to.name.clone().or_else(|| reached.map(|recipient| claudemesh_proto::text::one_line(&recipient.name)));
+fn report(context: &Context, to: &Addressee, id: &MessageId, reached: Option<&Delivery>) -> anyhow::Result<()> {
+    let name = to.name.clone().or_else(|| reached.map(|delivery| claudemesh_proto::text::one_line(&delivery.name)));
     let name = name.filter(|name| !name.is_empty()).unwrap_or_else(|| to.to_string());
-    let state = reached.map_or(DeliveryState::Queued, |recipient| recipient.state);
+    let state = reached.map_or(DeliveryState::Queued, |delivery| delivery.state);
     let value = json!({
         "messageId": id,
         "to": { "name": to.name, "pubkey": to.key },
         "state": state,
-        "status": reached.map(|recipient| recipient.status),
+        "status": reached.map(|delivery| delivery.status),
     });
     let printed = context.output.data(&value, |_| format!("{}  {id}  to {name}", state.as_str()));
     if printed.is_err() {
@@ -90,7 +90,7 @@ fn report(context: &Context, to: &Addressee, id: &MessageId, reached: Option<&Re
         context.output.notice(&format!("The message is sent: {id}."));
     }
     printed?;
-    if let Some(notice) = notice(&name, state, reached.map(|recipient| recipient.status)) {
+    if let Some(notice) = notice(&name, state, reached.map(|delivery| delivery.status)) {
         context.output.notice(&notice);
     }
     Ok(())
