@@ -6,6 +6,7 @@ pub(crate) mod mesh;
 pub(crate) mod message;
 pub(crate) mod presence;
 
+use claudemesh_proto::presence::PeerRole;
 use claudemesh_proto::{BrokerFrame, ClientFrame, DisplayName, ErrorCode, MemberId, MeshId, PublicKey};
 
 use crate::app::App;
@@ -22,6 +23,8 @@ pub(crate) struct Live {
     /// The key that its messages are sealed with: the session's, else the member's.
     pub(crate) sender_pubkey: PublicKey,
     pub(crate) display_name: DisplayName,
+    /// Which handshake opened it.
+    pub(crate) peer_role: PeerRole,
 }
 
 /// Answers everything but `send` and `client_ack`, which a connection does not wait for.

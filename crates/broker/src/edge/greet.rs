@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use claudemesh_proto::hello::{HelloAck, MemberProfile, MeshPolicy, QUIET};
+use claudemesh_proto::presence::PeerRole;
 use claudemesh_proto::{Addressed, BrokerFrame, ClientFrame, ErrorCode, ErrorFrame, Peek, PresenceId};
 use claudemesh_store::Welcome;
 use tokio_util::sync::CancellationToken;
@@ -13,13 +14,12 @@ use crate::calls::Live;
 use crate::edge::line::{Incoming, Line, Stuck};
 use crate::fault::Fault;
 use crate::hub::{Doorbell, Entered, LeaseKey, Presence, SHUTTING_DOWN};
-use crate::session::handshake::{Greeting, OpenedAs, Rejection, Verified, welcome};
+use crate::session::handshake::{Greeting, Rejection, Verified, welcome};
 
 /// A connection that was let in.
 #[derive(Debug)]
 pub(crate) struct Greeted {
     pub(crate) live: Live,
-    pub(crate) opened_as: OpenedAs,
     /// The client waits for hello_ack before it can take a push, and does not say so.
     pub(crate) needs_a_moment: bool,
     /// The connection that gave way to this one, and may still hold mail.
@@ -117,7 +117,7 @@ type Answer = Option<Result<Box<Greeted>, Rejection>>;
 async fn admit(app: &Arc<App>, line: &mut Line, greeting: Greeting) -> Result<Answer, Stuck> {
     let lease = LeaseKey::named_in(&greeting);
     let has_room = greeting.mesh_id().parse().map_or(true, |mesh| app.hub.has_room(&mesh, lease.as_ref()));
-    let Verified { admission, place, opened_as } = match greeting.verify(app.clock.now(), has_room) {
+    let Verified { admission, place, peer_role } = match greeting.verify(app.clock.now(), has_room) {
         Ok(verified) => verified,
         Err(rejection) => return Ok(Some(Err(rejection))),
     };
@@ -128,7 +128,7 @@ async fn admit(app: &Arc<App>, line: &mut Line, greeting: Greeting) -> Result<An
             return say(line, &frame).await.map(|()| None);
         }
     };
-    let welcome = match welcome(admitted, opened_as) {
+    let welcome = match welcome(admitted, peer_role) {
         Ok(welcome) => welcome,
         Err(rejection) => return Ok(Some(Err(rejection))),
     };
@@ -143,7 +143,7 @@ async fn admit(app: &Arc<App>, line: &mut Line, greeting: Greeting) -> Result<An
     };
     let capabilities = place.capabilities.clone().unwrap_or_default();
     let id = (PresenceId::from_random(random), app.clock.now());
-    let presence = Presence::new(id, &admission, &welcome, (place, opened_as));
+    let presence = Presence::new(id, &admission, &welcome, (place, peer_role));
     let display_name = presence.peer.display_name.clone();
     let sender_pubkey = presence.peer.pubkey;
     let Some(Entered { seat, reattached, predecessor }) = app.hub.enter(presence) else {
@@ -156,21 +156,17 @@ async fn admit(app: &Arc<App>, line: &mut Line, greeting: Greeting) -> Result<An
         member_pubkey: admission.member_pubkey,
         sender_pubkey,
         display_name,
+        peer_role,
     };
     let needs_a_moment = capabilities.is_empty();
-    let ack = hello_ack(&connection, *welcome, (opened_as, reattached), &capabilities);
+    let ack = hello_ack(&connection, *welcome, reattached, &capabilities);
     say(line, &Addressed { frame: BrokerFrame::HelloAck(Box::new(ack)), request_id: None }).await?;
     app.metrics.connected();
-    Ok(Some(Ok(Box::new(Greeted { live: connection, opened_as, needs_a_moment, predecessor }))))
+    Ok(Some(Ok(Box::new(Greeted { live: connection, needs_a_moment, predecessor }))))
 }
 
-fn hello_ack(
-    live: &Live,
-    welcome: Welcome,
-    (opened_as, reattached): (OpenedAs, bool),
-    capabilities: &[String],
-) -> HelloAck {
-    let is_session = opened_as == OpenedAs::Session;
+fn hello_ack(live: &Live, welcome: Welcome, reattached: bool, capabilities: &[String]) -> HelloAck {
+    let is_session = live.peer_role == PeerRole::Session;
     let profile = MemberProfile {
         role_tag: welcome.role_tag,
         groups: welcome.default_groups,

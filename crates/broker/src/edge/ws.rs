@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use claudemesh_proto::message::{Ack, ClientAck, Push};
+use claudemesh_proto::presence::PeerRole;
 use claudemesh_proto::{Addressed, BrokerFrame, ClientFrame, ErrorCode, Peek, Priority};
 use claudemesh_store::{Appended, Claimed, Pending, Settle, Settled, StoreError};
 use futures_util::FutureExt as _;
@@ -32,7 +33,6 @@ use crate::edge::server::Running;
 use crate::fault::Fault;
 use crate::hub::{Parting, SHUTTING_DOWN};
 use crate::metrics::Refused;
-use crate::session::handshake::OpenedAs;
 use crate::session::liveness::Liveness;
 
 /// Frames taken in one go before anything is written.
@@ -93,7 +93,6 @@ struct Connection {
     app: Arc<App>,
     line: Line,
     live: Live,
-    opened_as: OpenedAs,
     mail: Mail,
     liveness: Liveness,
     sends: VecDeque<Sent>,
@@ -110,7 +109,7 @@ struct Sent {
 
 impl Connection {
     fn new(app: Arc<App>, line: Line, greeted: Greeted) -> Self {
-        let Greeted { live, opened_as, needs_a_moment, .. } = greeted;
+        let Greeted { live, needs_a_moment, .. } = greeted;
         let now = app.clock.instant();
         let config = &app.settings.config;
         Self {
@@ -121,7 +120,6 @@ impl Connection {
             app,
             line,
             live,
-            opened_as,
         }
     }
 
@@ -293,7 +291,7 @@ impl Connection {
 
     fn push(&self, row: Claimed) -> Push {
         // A daemon drops what its own member sent, without an ack, if it can tell.
-        let from_oneself = row.sender_member_id == self.live.member_id && self.opened_as == OpenedAs::Member;
+        let from_oneself = row.sender_member_id == self.live.member_id && self.live.peer_role == PeerRole::ControlPlane;
         Push {
             message_id: row.message_id,
             mesh_id: self.live.mesh_id.clone(),

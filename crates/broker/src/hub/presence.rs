@@ -10,7 +10,7 @@ use claudemesh_proto::{DisplayName, MemberId, MeshId, PresenceId, Timestamp};
 use claudemesh_store::{Admission, SessionClaim, Welcome};
 
 use crate::hub::LeaseKey;
-use crate::session::handshake::{Greeting, OpenedAs};
+use crate::session::handshake::Greeting;
 
 /// A connection that was admitted.
 #[derive(Debug, Clone)]
@@ -19,7 +19,6 @@ pub(crate) struct Presence {
     pub(crate) mesh_id: MeshId,
     pub(crate) member_id: MemberId,
     pub(crate) lease: LeaseKey,
-    pub(crate) opened_as: OpenedAs,
     pub(crate) session: Option<SessionClaim>,
     /// Whether it may take mail for that key: it proved it, or nobody ever did.
     pub(crate) speaks_for_session: bool,
@@ -34,14 +33,14 @@ impl Presence {
         (id, now): (PresenceId, Timestamp),
         admission: &Admission,
         welcome: &Welcome,
-        (place, opened_as): (Place, OpenedAs),
+        (place, peer_role): (Place, PeerRole),
     ) -> Self {
         let session = admission.session;
-        let lease = LeaseKey::of(&id, admission, (&place, opened_as));
+        let lease = LeaseKey::of(&id, admission, (&place, peer_role));
         let capabilities = place.capabilities.unwrap_or_default();
         let named = place.display_name.as_deref().and_then(DisplayName::clipped);
         // A member's connection that names no groups says nothing of them; a session's says that it is in none.
-        let said = place.groups.filter(|groups| opened_as == OpenedAs::Session || !groups.is_empty());
+        let said = place.groups.filter(|groups| peer_role == PeerRole::Session || !groups.is_empty());
         let groups = said.map_or_else(|| welcome.default_groups.clone(), clean_groups);
         let peer = Peer {
             pubkey: session.map_or(admission.member_pubkey, |session| session.pubkey),
@@ -53,10 +52,7 @@ impl Presence {
             session_id: name(&place.session_id),
             connected_at: now,
             cwd: cut(one_line(&place.cwd), MAX_PATH_BYTES),
-            peer_role: match opened_as {
-                OpenedAs::Member => PeerRole::ControlPlane,
-                OpenedAs::Session => PeerRole::Session,
-            },
+            peer_role,
             hostname: place.hostname.as_deref().map(name),
             peer_type: place.peer_type.as_deref().map(name),
             channel: place.channel.as_deref().map(name),
@@ -67,7 +63,6 @@ impl Presence {
             mesh_id: admission.mesh_id.clone(),
             member_id: welcome.member_id.clone(),
             lease,
-            opened_as,
             session,
             speaks_for_session: session.is_some_and(|session| session.proven || !welcome.session_was_proven),
             is_quiet: capabilities.iter().any(|word| word == QUIET),
@@ -77,10 +72,10 @@ impl Presence {
 }
 
 impl LeaseKey {
-    fn of(presence_id: &PresenceId, admission: &Admission, (place, opened_as): (&Place, OpenedAs)) -> Self {
-        match (opened_as, admission.session) {
-            (OpenedAs::Session, Some(session)) => Self::Session(session.pubkey),
-            (OpenedAs::Member, Some(session)) => Self::MemberSession(admission.member_pubkey, session.pubkey),
+    fn of(presence_id: &PresenceId, admission: &Admission, (place, peer_role): (&Place, PeerRole)) -> Self {
+        match (peer_role, admission.session) {
+            (PeerRole::Session, Some(session)) => Self::Session(session.pubkey),
+            (PeerRole::ControlPlane, Some(session)) => Self::MemberSession(admission.member_pubkey, session.pubkey),
             (_, None) if place.session_id.is_empty() => Self::Anonymous(presence_id.clone()),
             (_, None) => {
                 Self::Member(admission.member_pubkey, name(&place.session_id), place.hostname.as_deref().map(name))

@@ -8,7 +8,6 @@ use claudemesh_proto::{MemberId, PresenceId, PublicKey, Timestamp};
 use claudemesh_store::Recipient;
 
 use crate::hub::{Doorbell, LeaseKey, Parting, Presence, Takes};
-use crate::session::handshake::OpenedAs;
 
 #[derive(Debug, Default)]
 pub(super) struct Room {
@@ -70,10 +69,10 @@ impl Occupant {
     /// Whose turn it is to take the member's mail: a daemon first, then sessions, then a command that runs for a moment; among
     /// equals whoever came first.
     fn turn(&self) -> (u8, u64) {
-        let class = match (self.presence.opened_as, self.presence.session) {
-            (OpenedAs::Member, None) => 0,
-            (OpenedAs::Session, _) => 1,
-            (OpenedAs::Member, Some(_)) => 2,
+        let class = match (self.presence.peer.peer_role, self.presence.session) {
+            (PeerRole::ControlPlane, None) => 0,
+            (PeerRole::Session, _) => 1,
+            (PeerRole::ControlPlane, Some(_)) => 2,
         };
         (class, self.entrance)
     }
@@ -116,7 +115,7 @@ impl Room {
             bereft.push(Recipient::Member(old.presence.member_id.clone()));
             bereft.extend(old.presence.session.map(|session| Recipient::Session(session.pubkey)));
             let is_same_member = old.presence.member_id == presence.member_id;
-            reattached = is_same_member && (presence.opened_as == OpenedAs::Session || !old.is_open());
+            reattached = is_same_member && (presence.peer.peer_role == PeerRole::Session || !old.is_open());
             if reattached {
                 presence.id = old.presence.id;
                 Arc::make_mut(&mut presence.peer).connected_at = old.presence.peer.connected_at;

@@ -6,6 +6,7 @@
 use claudemesh_keys::VerifyingKey;
 use claudemesh_proto::hello::{Attestation, Hello, Place, SessionHello};
 use claudemesh_proto::limits::{MAX_ATTESTATION_LIFE, MAX_CLOCK_SKEW};
+use claudemesh_proto::presence::PeerRole;
 use claudemesh_proto::{ErrorCode, MeshId, PublicKey, Signature, Timestamp, canonical};
 use claudemesh_store::{Admission, Admitted, SessionClaim, Welcome};
 
@@ -21,14 +22,7 @@ pub(crate) enum Greeting {
 pub(crate) struct Verified {
     pub(crate) admission: Admission,
     pub(crate) place: Place,
-    pub(crate) opened_as: OpenedAs,
-}
-
-/// Which handshake opened the connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum OpenedAs {
-    Member,
-    Session,
+    pub(crate) peer_role: PeerRole,
 }
 
 /// Why a handshake is refused: the error frame, and the Close after it.
@@ -83,7 +77,7 @@ impl Greeting {
                 let session = session.map(|pubkey| SessionClaim { pubkey, proven: false });
                 let admission = admission(&hello.mesh_id, pubkey, signature, "pubkey not found in mesh")?;
                 let admission = Admission { session, ..admission };
-                Ok(Verified { admission, place: hello.place, opened_as: OpenedAs::Member })
+                Ok(Verified { admission, place: hello.place, peer_role: PeerRole::ControlPlane })
             }
             Self::Session(hello) => {
                 let (session, parent, attestation) = session_shapes(&hello)?;
@@ -93,15 +87,15 @@ impl Greeting {
                 let admission = admission(&hello.mesh_id, parent, signature, "parent pubkey not found in mesh")?;
                 let session = Some(SessionClaim { pubkey: session, proven: true });
                 let admission = Admission { session, expected_member_id: hello.parent_member_id, ..admission };
-                Ok(Verified { admission, place: hello.place, opened_as: OpenedAs::Session })
+                Ok(Verified { admission, place: hello.place, peer_role: PeerRole::Session })
             }
         }
     }
 }
 
 /// The store's welcome, or how what it said instead is told to the client.
-pub(crate) fn welcome(admitted: Admitted, opened_as: OpenedAs) -> Result<Box<Welcome>, Rejection> {
-    let session = opened_as == OpenedAs::Session;
+pub(crate) fn welcome(admitted: Admitted, peer_role: PeerRole) -> Result<Box<Welcome>, Rejection> {
+    let session = peer_role == PeerRole::Session;
     Err(match admitted {
         Admitted::Welcome(welcome) => return Ok(welcome),
         Admitted::Replayed => {
