@@ -252,7 +252,7 @@ fn kind_of_code(code: ErrorCode) -> Kind {
         | ErrorCode::Expired => Kind::Auth,
         ErrorCode::Forbidden => Kind::Permission,
         ErrorCode::NotFound => Kind::NotFound,
-        ErrorCode::InvalidArgument | ErrorCode::AmbiguousPrefix | ErrorCode::InvalidInvite => Kind::BadInput,
+        ErrorCode::InvalidArgument | ErrorCode::InvalidInvite => Kind::BadInput,
         ErrorCode::Capacity | ErrorCode::RateLimit | ErrorCode::Unavailable => Kind::Network,
         _ => Kind::Internal,
     }

@@ -42,8 +42,6 @@ pub enum ErrorCode {
     Forbidden,
     /// There is no such thing, or not for this caller.
     NotFound,
-    /// The prefix fits more than one.
-    AmbiguousPrefix,
     /// Too much in too little time.
     RateLimit,
     /// The invite token cannot be accepted; the message says why.
@@ -74,7 +72,6 @@ impl ErrorCode {
             Self::ParentMemberIdMismatch => "parent_member_id_mismatch",
             Self::Forbidden => "forbidden",
             Self::NotFound => "not_found",
-            Self::AmbiguousPrefix => "ambiguous_prefix",
             Self::RateLimit => "rate_limit",
             Self::InvalidInvite => "invalid_invite",
             Self::Unavailable => "unavailable",

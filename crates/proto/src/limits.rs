@@ -18,8 +18,6 @@ pub const MAX_EXT_BYTES: usize = 4096;
 pub const MAX_CLIENT_ID_BYTES: usize = 128;
 /// Most groups of one connection.
 pub const MAX_GROUPS: usize = 32;
-/// Most capabilities that one hello may announce.
-pub const MAX_CAPABILITIES: usize = 32;
 /// How far a signed timestamp may be from the broker's clock, either way.
 pub const MAX_CLOCK_SKEW: Duration = Duration::from_mins(1);
 /// Longest life of a session attestation.
