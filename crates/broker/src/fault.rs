@@ -5,6 +5,9 @@ use std::borrow::Cow;
 use claudemesh_proto::{ErrorCode, ErrorFrame};
 use claudemesh_store::StoreError;
 
+/// What is said everywhere when the broker itself is at a loss. Must not hold a word that clients take for permanent.
+pub(crate) const UNAVAILABLE: &str = "temporarily unavailable, try again";
+
 /// Why a request on the WebSocket failed, in the words that its client gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Fault {
@@ -21,6 +24,10 @@ impl Fault {
         Self::new(ErrorCode::InvalidArgument, message)
     }
 
+    pub(crate) fn unavailable() -> Self {
+        Self::new(ErrorCode::Unavailable, UNAVAILABLE)
+    }
+
     pub(crate) fn frame(self) -> ErrorFrame {
         ErrorFrame { code: self.code, message: self.message.into_owned() }
     }
@@ -30,6 +37,6 @@ impl Fault {
 impl From<StoreError> for Fault {
     fn from(error: StoreError) -> Self {
         tracing::error!(error = %error, "a call could not be answered from the store");
-        Self::new(ErrorCode::Unavailable, "temporarily unavailable, try again")
+        Self::unavailable()
     }
 }

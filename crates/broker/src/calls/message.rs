@@ -8,14 +8,12 @@ use claudemesh_store::{Appended, NewMessage, Recipient, Settle, Settled, Step, S
 
 use crate::app::App;
 use crate::calls::{Live, member};
-use crate::fault::Fault;
+use crate::fault::{Fault, UNAVAILABLE};
 use crate::metrics::Refused;
 
 /// The reference's words for a target that nobody answers to. Clients match on them.
 const NO_RECIPIENT: &str =
     "no connected peer for target (not online, or targetSpec is your own key without another session)";
-/// Must not hold a word that clients take for permanent.
-const UNAVAILABLE: &str = "temporarily unavailable, try again";
 
 /// Decides whether a message may go to the store; the words of the refusal if not.
 pub(crate) fn check(app: &App, live: &Live, send: Send) -> Result<NewMessage, String> {

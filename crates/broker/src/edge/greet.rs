@@ -72,24 +72,28 @@ async fn until_hello(app: &Arc<App>, line: &mut Line, address: Option<IpAddr>) -
             Incoming::Unreadable(code, reason) => return End::Refused(None, (code, reason)),
             Incoming::Broken => return End::Broken,
         };
-        let said = match read(&text) {
-            Ok(greeting) => admit(app, line, *greeting).await,
-            Err((fault, request_id)) => {
-                let frame = Addressed { frame: BrokerFrame::Error(fault.frame()), request_id };
-                say(line, &frame).await.map(|()| None)
-            }
+        let (fault, request_id) = match read(&text) {
+            Ok(greeting) => match admit(app, *greeting).await {
+                Ok((greeted, ack)) => {
+                    if say(line, BrokerFrame::HelloAck(Box::new(ack)), None).await.is_err() {
+                        return End::Broken;
+                    }
+                    app.metrics.connected();
+                    return End::Greeted(greeted);
+                }
+                Err(NotAdmitted::Rejected(rejection)) => {
+                    app.metrics.rejected(rejection.reason);
+                    app.limits.hello_failed(address, app.clock.now());
+                    tracing::info!(code = rejection.code.as_str(), "a handshake was refused");
+                    let error = ErrorFrame { code: rejection.code, message: rejection.message };
+                    return End::Refused(Some(error), rejection.close);
+                }
+                Err(NotAdmitted::Failed(fault)) => (fault, None),
+            },
+            Err(unreadable) => unreadable,
         };
-        match said {
-            Ok(None) => {}
-            Ok(Some(Ok(greeted))) => return End::Greeted(greeted),
-            Ok(Some(Err(rejection))) => {
-                app.metrics.rejected(rejection.reason);
-                app.limits.hello_failed(address, app.clock.now());
-                tracing::info!(code = rejection.code.as_str(), "a handshake was refused");
-                let error = ErrorFrame { code: rejection.code, message: rejection.message };
-                return End::Refused(Some(error), rejection.close);
-            }
-            Err(Stuck) => return End::Broken,
+        if say(line, BrokerFrame::Error(fault.frame()), request_id).await.is_err() {
+            return End::Broken;
         }
     }
 }
@@ -110,46 +114,44 @@ fn read(text: &str) -> Result<Box<Greeting>, (Fault, Option<String>)> {
     }
 }
 
-type Answer = Option<Result<Box<Greeted>, Rejection>>;
+/// Why a handshake does not open the connection.
+enum NotAdmitted {
+    /// For what it says: the connection is closed.
+    Rejected(Rejection),
+    /// The broker cannot answer just now: the client may say hello again.
+    Failed(Fault),
+}
 
-/// Checks a handshake, seats the connection and says hello_ack. A store that cannot answer is said, and leaves the client to try
-/// again.
-async fn admit(app: &Arc<App>, line: &mut Line, greeting: Greeting) -> Result<Answer, Stuck> {
+impl From<Rejection> for NotAdmitted {
+    fn from(rejection: Rejection) -> Self {
+        Self::Rejected(rejection)
+    }
+}
+
+impl From<Fault> for NotAdmitted {
+    fn from(fault: Fault) -> Self {
+        Self::Failed(fault)
+    }
+}
+
+/// Checks a handshake and seats the connection; what to answer it.
+async fn admit(app: &Arc<App>, greeting: Greeting) -> Result<(Box<Greeted>, HelloAck), NotAdmitted> {
     let lease = LeaseKey::named_in(&greeting);
     let has_room = greeting.mesh_id().parse().map_or(true, |mesh| app.hub.has_room(&mesh, lease.as_ref()));
-    let Verified { admission, place, peer_role } = match greeting.verify(app.clock.now(), has_room) {
-        Ok(verified) => verified,
-        Err(rejection) => return Ok(Some(Err(rejection))),
-    };
-    let admitted = match app.store.admit(admission.clone()).await.await {
-        Ok(admitted) => admitted,
-        Err(error) => {
-            let frame = Addressed { frame: BrokerFrame::Error(Fault::from(error).frame()), request_id: None };
-            return say(line, &frame).await.map(|()| None);
-        }
-    };
-    let welcome = match welcome(admitted, peer_role) {
-        Ok(welcome) => welcome,
-        Err(rejection) => return Ok(Some(Err(rejection))),
-    };
+    let Verified { admission, place, peer_role } = greeting.verify(app.clock.now(), has_room)?;
+    let admitted = app.store.admit(admission.clone()).await.await.map_err(Fault::from)?;
+    let welcome = welcome(admitted, peer_role)?;
     if !app.limits.may_enter(&admission.mesh_id, &welcome.member_id, app.clock.now()) {
-        return Ok(Some(Err(Rejection::too_often())));
+        return Err(Rejection::too_often().into());
     }
-    let Ok(random) = claudemesh_keys::random_bytes() else {
-        let fault = Fault::new(ErrorCode::Unavailable, "temporarily unavailable, try again");
-        return say(line, &Addressed { frame: BrokerFrame::Error(fault.frame()), request_id: None })
-            .await
-            .map(|()| None);
-    };
-    let capabilities = place.capabilities.clone().unwrap_or_default();
+    let random = claudemesh_keys::random_bytes().map_err(|_| Fault::unavailable())?;
+    let needs_a_moment = place.capabilities.as_ref().is_none_or(Vec::is_empty);
     let id = (PresenceId::from_random(random), app.clock.now());
     let presence = Presence::new(id, &admission, &welcome, (place, peer_role));
-    let display_name = presence.peer.display_name.clone();
-    let sender_pubkey = presence.peer.pubkey;
-    let Some(Entered { seat, reattached, predecessor }) = app.hub.enter(presence) else {
-        return Ok(Some(Err(Rejection::capacity())));
-    };
-    let connection = Live {
+    let (display_name, sender_pubkey) = (presence.peer.display_name.clone(), presence.peer.pubkey);
+    let is_quiet = presence.is_quiet;
+    let Entered { seat, reattached, predecessor } = app.hub.enter(presence).ok_or_else(Rejection::capacity)?;
+    let live = Live {
         seat,
         mesh_id: admission.mesh_id,
         member_id: welcome.member_id.clone(),
@@ -158,14 +160,11 @@ async fn admit(app: &Arc<App>, line: &mut Line, greeting: Greeting) -> Result<An
         display_name,
         peer_role,
     };
-    let needs_a_moment = capabilities.is_empty();
-    let ack = hello_ack(&connection, *welcome, reattached, &capabilities);
-    say(line, &Addressed { frame: BrokerFrame::HelloAck(Box::new(ack)), request_id: None }).await?;
-    app.metrics.connected();
-    Ok(Some(Ok(Box::new(Greeted { live: connection, needs_a_moment, predecessor }))))
+    let ack = hello_ack(&live, *welcome, reattached, is_quiet);
+    Ok((Box::new(Greeted { live, needs_a_moment, predecessor }), ack))
 }
 
-fn hello_ack(live: &Live, welcome: Welcome, reattached: bool, capabilities: &[String]) -> HelloAck {
+fn hello_ack(live: &Live, welcome: Welcome, reattached: bool, is_quiet: bool) -> HelloAck {
     let is_session = live.peer_role == PeerRole::Session;
     let profile = MemberProfile {
         role_tag: welcome.role_tag,
@@ -181,11 +180,11 @@ fn hello_ack(live: &Live, welcome: Welcome, reattached: bool, capabilities: &[St
         restored: last_seen_at.map(|_| true),
         last_seen_at,
         services: (!is_session).then(Vec::new),
-        capabilities: capabilities.iter().filter(|word| *word == QUIET).cloned().collect(),
+        capabilities: is_quiet.then(|| QUIET.to_owned()).into_iter().collect(),
     }
 }
 
-async fn say(line: &mut Line, frame: &Addressed<BrokerFrame>) -> Result<(), Stuck> {
-    line.feed(frame.to_json()).await?;
+async fn say(line: &mut Line, frame: BrokerFrame, request_id: Option<String>) -> Result<(), Stuck> {
+    line.feed(Addressed { frame, request_id }.to_json()).await?;
     line.flush().await
 }

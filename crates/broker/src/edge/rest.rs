@@ -16,6 +16,7 @@ use crate::calls::invite::NotJoined;
 use crate::edge::address::Origin;
 use crate::edge::server::{HEAD_TIMEOUT, RemoteAddress, Running};
 use crate::edge::upgrade::is_allowed_origin;
+use crate::fault::UNAVAILABLE;
 
 /// `POST /join`: an invite makes a member.
 pub(crate) async fn join(State(running): State<Arc<Running>>, request: Request) -> Response {
@@ -37,7 +38,7 @@ pub(crate) async fn join(State(running): State<Arc<Running>>, request: Request) 
     match calls::invite::join(&running.app, join).await {
         Ok(joined) => Json(joined).into_response(),
         Err(NotJoined::Refused(error)) => refused(StatusCode::BAD_REQUEST, error),
-        Err(NotJoined::Unavailable) => refused(StatusCode::SERVICE_UNAVAILABLE, "temporarily unavailable, try again"),
+        Err(NotJoined::Unavailable) => refused(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
     }
 }
 
