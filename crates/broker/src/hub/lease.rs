@@ -1,12 +1,12 @@
-//! A seat in the hub: held by exactly one connection, given back when it is dropped.
+//! What a broken connection is known by when it comes back.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use claudemesh_proto::hello::Place;
+use claudemesh_proto::presence::PeerRole;
+use claudemesh_proto::{PresenceId, PublicKey};
+use claudemesh_store::Admission;
 
-use claudemesh_proto::{MeshId, PresenceId, PublicKey, Timestamp};
-use tokio::sync::Notify;
-
-use crate::hub::Hub;
+use crate::hub::presence::name;
+use crate::session::handshake::Greeting;
 
 /// What makes two connections the same presence, one after the other. A `hello` never shares a key with a `session_hello`, and
 /// no key is shared between members: nobody can displace anybody else.
@@ -22,107 +22,31 @@ pub(crate) enum LeaseKey {
     Anonymous(PresenceId),
 }
 
-/// How a connection ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Parting {
-    /// The client said goodbye, or was sent away: the presence ends.
-    Closed,
-    /// The line broke: the presence may be taken up again for a while.
-    Broken,
-}
-
-/// How the hub reaches a connection: one bit for "look again", one for "from the start", and a reason to close.
-#[derive(Debug, Default)]
-pub(crate) struct Doorbell {
-    rung: Notify,
-    from_start: AtomicBool,
-    close: Mutex<Option<(u16, &'static str)>>,
-    gone: Notify,
-}
-
-impl Doorbell {
-    pub(crate) fn ring(&self, from_start: bool) {
-        if from_start {
-            self.from_start.store(true, Ordering::Release);
+impl LeaseKey {
+    /// That of an admitted connection.
+    pub(super) fn of(presence_id: &PresenceId, admission: &Admission, (place, peer_role): (&Place, PeerRole)) -> Self {
+        match (peer_role, admission.session) {
+            (PeerRole::Session, Some(session)) => Self::Session(session.pubkey),
+            (PeerRole::ControlPlane, Some(session)) => Self::MemberSession(admission.member_pubkey, session.pubkey),
+            (_, None) if place.session_id.is_empty() => Self::Anonymous(presence_id.clone()),
+            (_, None) => {
+                Self::Member(admission.member_pubkey, name(&place.session_id), place.hostname.as_deref().map(name))
+            }
         }
-        self.rung.notify_one();
     }
 
-    pub(crate) fn close(&self, with: (u16, &'static str)) {
-        self.close.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(with);
-        self.rung.notify_one();
-    }
-
-    /// Resolves at the next ring; a ring that nobody waited for is kept.
-    pub(crate) async fn rung(&self) {
-        self.rung.notified().await;
-    }
-
-    /// Resolves once the connection has let go of its mail. Only its successor waits.
-    pub(crate) async fn gone(&self) {
-        self.gone.notified().await;
-    }
-
-    /// Whether somebody rang from the start since this was last asked.
-    pub(crate) fn take_from_start(&self) -> bool {
-        self.from_start.swap(false, Ordering::AcqRel)
-    }
-
-    /// The Close that the hub wants.
-    pub(crate) fn wants_close(&self) -> Option<(u16, &'static str)> {
-        *self.close.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A connection's place in the hub.
-#[derive(Debug)]
-pub(crate) struct Seat {
-    hub: Arc<Hub>,
-    mesh_id: MeshId,
-    presence_id: PresenceId,
-    connection: PresenceId,
-    doorbell: Arc<Doorbell>,
-    left: bool,
-}
-
-impl Seat {
-    pub(crate) fn new(
-        hub: Arc<Hub>,
-        mesh_id: MeshId,
-        (presence_id, connection): (PresenceId, PresenceId),
-        doorbell: Arc<Doorbell>,
-    ) -> Self {
-        Self { hub, mesh_id, presence_id, connection, doorbell, left: false }
-    }
-
-    /// What others see; the same after a reattach.
-    pub(crate) fn presence_id(&self) -> &PresenceId {
-        &self.presence_id
-    }
-
-    /// Names this very socket; claims are made in its name.
-    pub(crate) fn connection(&self) -> &PresenceId {
-        &self.connection
-    }
-
-    pub(crate) fn doorbell(&self) -> &Doorbell {
-        &self.doorbell
-    }
-
-    /// Gives the seat back.
-    pub(crate) fn leave(&mut self, parting: Parting, now: Timestamp) {
-        self.left = true;
-        self.doorbell.gone.notify_one();
-        self.hub.leave(&self.mesh_id, (&self.presence_id, &self.connection), parting, Some(now));
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        if !self.left {
-            // The task ended without saying how: nothing of the presence is kept.
-            self.doorbell.gone.notify_one();
-            self.hub.leave(&self.mesh_id, (&self.presence_id, &self.connection), Parting::Closed, None);
+    /// The lease that a handshake would take up if it is true; nothing of it is proven yet.
+    pub(crate) fn named_in(greeting: &Greeting) -> Option<Self> {
+        match greeting {
+            Greeting::Session(hello) => hello.session_pubkey.parse().ok().map(Self::Session),
+            Greeting::Member(hello) => {
+                let member = hello.pubkey.parse().ok()?;
+                let place = &hello.place;
+                match hello.session_pubkey.as_deref().filter(|key| !key.is_empty()) {
+                    Some(session) => session.parse().ok().map(|session| Self::MemberSession(member, session)),
+                    None => Some(Self::Member(member, name(&place.session_id), place.hostname.as_deref().map(name))),
+                }
+            }
         }
     }
 }

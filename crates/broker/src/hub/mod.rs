@@ -4,9 +4,11 @@
 //! - A connection that breaks keeps its presence as a lease for the grace time; one that closes leaves at once.
 //! - [`Hub::ring`] wakes the one connection that a recipient's mail goes to.
 
+mod doorbell;
 mod lease;
 mod presence;
 mod room;
+mod seat;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,9 +18,11 @@ use claudemesh_proto::presence::Peer;
 use claudemesh_proto::{MemberId, MeshId, PresenceId, PublicKey, Timestamp};
 use claudemesh_store::{Recipient, Ring};
 
-pub(crate) use lease::{Doorbell, LeaseKey, Parting, Seat};
+pub(crate) use doorbell::Doorbell;
+pub(crate) use lease::LeaseKey;
 pub(crate) use presence::Presence;
 use room::{Room, Seated};
+pub(crate) use seat::{Parting, Seat};
 
 /// The Close of a broker that stops.
 pub(crate) const SHUTTING_DOWN: (u16, &str) = (1001, "shutting down");

@@ -10,7 +10,6 @@ use claudemesh_proto::{DisplayName, MemberId, MeshId, PresenceId, Timestamp};
 use claudemesh_store::{Admission, SessionClaim, Welcome};
 
 use crate::hub::LeaseKey;
-use crate::session::handshake::Greeting;
 
 /// A connection that was admitted.
 #[derive(Debug, Clone)]
@@ -71,36 +70,8 @@ impl Presence {
     }
 }
 
-impl LeaseKey {
-    fn of(presence_id: &PresenceId, admission: &Admission, (place, peer_role): (&Place, PeerRole)) -> Self {
-        match (peer_role, admission.session) {
-            (PeerRole::Session, Some(session)) => Self::Session(session.pubkey),
-            (PeerRole::ControlPlane, Some(session)) => Self::MemberSession(admission.member_pubkey, session.pubkey),
-            (_, None) if place.session_id.is_empty() => Self::Anonymous(presence_id.clone()),
-            (_, None) => {
-                Self::Member(admission.member_pubkey, name(&place.session_id), place.hostname.as_deref().map(name))
-            }
-        }
-    }
-
-    /// The lease that a handshake would take up if it is true; nothing of it is proven yet.
-    pub(crate) fn named_in(greeting: &Greeting) -> Option<Self> {
-        match greeting {
-            Greeting::Session(hello) => hello.session_pubkey.parse().ok().map(Self::Session),
-            Greeting::Member(hello) => {
-                let member = hello.pubkey.parse().ok()?;
-                let place = &hello.place;
-                match hello.session_pubkey.as_deref().filter(|key| !key.is_empty()) {
-                    Some(session) => session.parse().ok().map(|session| Self::MemberSession(member, session)),
-                    None => Some(Self::Member(member, name(&place.session_id), place.hostname.as_deref().map(name))),
-                }
-            }
-        }
-    }
-}
-
 /// One line of at most 128 bytes: session ids and host names are longer than people's names.
-fn name(text: &str) -> String {
+pub(super) fn name(text: &str) -> String {
     cut(one_line(text), 2 * MAX_NAME_CHARS)
 }
 

@@ -1,0 +1,54 @@
+//! How the hub reaches a connection without waiting for it, and how its successor waits for it to let go.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use tokio::sync::Notify;
+
+/// How the hub reaches a connection: one bit for "look again", one for "from the start", and a reason to close.
+#[derive(Debug, Default)]
+pub(crate) struct Doorbell {
+    rung: Notify,
+    from_start: AtomicBool,
+    close: Mutex<Option<(u16, &'static str)>>,
+    gone: Notify,
+}
+
+impl Doorbell {
+    pub(crate) fn ring(&self, from_start: bool) {
+        if from_start {
+            self.from_start.store(true, Ordering::Release);
+        }
+        self.rung.notify_one();
+    }
+
+    pub(crate) fn close(&self, with: (u16, &'static str)) {
+        self.close.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(with);
+        self.rung.notify_one();
+    }
+
+    /// Resolves at the next ring; a ring that nobody waited for is kept.
+    pub(crate) async fn rung(&self) {
+        self.rung.notified().await;
+    }
+
+    /// Resolves once the connection has let go of its mail. Only its successor waits.
+    pub(crate) async fn gone(&self) {
+        self.gone.notified().await;
+    }
+
+    /// Tells the successor that the mail is let go of.
+    pub(super) fn leave(&self) {
+        self.gone.notify_one();
+    }
+
+    /// Whether somebody rang from the start since this was last asked.
+    pub(crate) fn take_from_start(&self) -> bool {
+        self.from_start.swap(false, Ordering::AcqRel)
+    }
+
+    /// The Close that the hub wants.
+    pub(crate) fn wants_close(&self) -> Option<(u16, &'static str)> {
+        *self.close.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
