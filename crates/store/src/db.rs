@@ -1,7 +1,5 @@
 //! Opening the databases, and the two ways to use one: [`Db::read`] and [`Db::write`].
 
-use std::fs::{File, TryLockError};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -12,7 +10,8 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection, PgPool, Postgres, Sqlite, SqlitePool, Transaction};
 use tokio::sync::watch;
 
-use crate::error::{OpenError, is_failed_sync};
+use crate::error::OpenError;
+use crate::locked_file::LockedFile;
 use crate::sql::{Connection, Row, Sql, Value, sql};
 use crate::writer::{SqliteTx, Writer};
 
@@ -71,41 +70,6 @@ pub(crate) enum Db {
     Postgres(PgPool),
 }
 
-/// The database file, and the lock that keeps a second broker away from it.
-#[derive(Debug)]
-pub(crate) struct LockedFile {
-    pub(crate) path: PathBuf,
-    lock: File,
-    /// Why a sync failed, once one has.
-    failed_sync: watch::Sender<Option<String>>,
-}
-
-impl LockedFile {
-    /// After a failed sync nothing is written any more: what is on the disk is unknown until the process has started again.
-    pub(crate) fn writable(&self) -> sqlx::Result<()> {
-        match &*self.failed_sync.borrow() {
-            Some(why) => Err(sqlx::Error::Io(std::io::Error::other(why.clone()))),
-            None => Ok(()),
-        }
-    }
-
-    /// Remembers a failed sync, before anybody is told of it.
-    fn note<T>(&self, outcome: sqlx::Result<T>) -> sqlx::Result<T> {
-        if let Err(error) = &outcome
-            && is_failed_sync(error)
-        {
-            self.failed_sync.send_replace(Some(error.to_string()));
-        }
-        outcome
-    }
-
-    /// Does something that syncs.
-    pub(crate) async fn syncing<T>(&self, doing: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
-        self.writable()?;
-        self.note(doing.await)
-    }
-}
-
 /// A transaction that writes. Dropped without [`Tx::commit`], it is rolled back.
 #[derive(Debug)]
 pub(crate) enum Tx {
@@ -157,7 +121,7 @@ impl Db {
     /// Says why a sync failed, whoever asked for it. PostgreSQL sees to its own: it crashes and recovers.
     pub(crate) fn failed_sync(&self) -> watch::Sender<Option<String>> {
         match self {
-            Self::Sqlite { file, .. } => file.failed_sync.clone(),
+            Self::Sqlite { file, .. } => file.failed_sync(),
             Self::Postgres(_) => watch::Sender::new(None),
         }
     }
@@ -170,10 +134,7 @@ impl Db {
                 if let Err(error) = writer.close().await {
                     tracing::warn!(error = %error, "the database was not closed cleanly; its next start puts it right");
                 }
-                // Somebody may still hold a clone of the closed store.
-                if let Err(error) = file.lock.unlock() {
-                    tracing::warn!(error = %error, "the database file stays locked until this process ends");
-                }
+                file.unlock();
             }
             Self::Postgres(pool) => pool.close().await,
         }
@@ -237,9 +198,7 @@ async fn begin_postgres(pool: &PgPool) -> sqlx::Result<Transaction<'static, Post
 
 async fn open_sqlite(path: &Path) -> Result<Db, OpenError> {
     let at = |source| OpenError::Open { what: path.display().to_string(), source };
-    let lock = lock(path)?;
-    // SQLite gives its WAL the mode of the database.
-    private_file(path).map_err(|source| OpenError::File { path: path.to_owned(), source })?;
+    let file = Arc::new(LockedFile::open(path)?);
     let options = SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(true)
@@ -265,7 +224,6 @@ async fn open_sqlite(path: &Path) -> Result<Db, OpenError> {
     let mut migrating = options.connect().await.map_err(at)?;
     sqlx::migrate!("migrations/sqlite").run(&mut migrating).await.map_err(OpenError::Migrate)?;
     migrating.close().await.map_err(at)?;
-    let file = Arc::new(LockedFile { path: path.to_owned(), lock, failed_sync: watch::Sender::new(None) });
     let writer = Writer::open(Arc::clone(&file), options.clone(), ACQUIRE_TIMEOUT).await.map_err(at)?;
     let readers = options.clone().pragma("query_only", "1").pragma("cache_size", "-2048");
     let reader = pool(SQLITE_READERS).connect_lazy_with(readers);
@@ -322,22 +280,6 @@ async fn require(db: &Db, settings: &[(&'static str, &[&str])]) -> Result<(), Op
         }
     }
     Ok(())
-}
-
-fn lock(path: &Path) -> Result<File, OpenError> {
-    let lock_path = path.with_extension("lock");
-    let at = |source| OpenError::File { path: lock_path.clone(), source };
-    let file = private_file(&lock_path).map_err(at)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: path.to_owned() }),
-        Err(TryLockError::Error(source)) => Err(at(source)),
-    }
-}
-
-/// Opens a file that only its owner may read, making it if it is missing.
-fn private_file(path: &Path) -> std::io::Result<File> {
-    File::options().create(true).truncate(false).write(true).mode(0o600).open(path)
 }
 
 /// Used by health checks: answers when the database does.

@@ -18,6 +18,7 @@ mod error;
 mod id;
 mod invite;
 pub mod journal;
+mod locked_file;
 mod look_up;
 mod member;
 mod mesh;

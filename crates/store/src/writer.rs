@@ -12,7 +12,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, SqliteConnection
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use crate::db::LockedFile;
+use crate::locked_file::LockedFile;
 use crate::sql::{self, Row, Sql, Value};
 
 /// Takes the lock for writing at once: a transaction that reads first could fail to get it later.
