@@ -1,6 +1,6 @@
 //! Opening the databases, and the two ways to use one: [`Db::read`] and [`Db::write`].
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection, PgPool, Postgres, Sqlite, SqlitePool, Transaction};
 use tokio::sync::watch;
 
+use crate::database_url::DatabaseUrl;
 use crate::error::OpenError;
 use crate::locked_file::LockedFile;
 use crate::sql::{Connection, Row, Sql, Value, sql};
@@ -28,40 +29,6 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 /// all of it, and is kept until statistics are next taken, which may be a million rows later.
 const PLANNER: &str = "set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off; \
      set enable_material = off; set enable_bitmapscan = off; set jit = off";
-
-/// Where the truth is kept. A server's address may hold a password, and is not printed.
-#[derive(Clone, PartialEq, Eq)]
-pub enum DatabaseUrl {
-    /// A file.
-    Sqlite(PathBuf),
-    /// A server.
-    Postgres(String),
-}
-
-impl std::fmt::Debug for DatabaseUrl {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Sqlite(path) => f.debug_tuple("Sqlite").field(path).finish(),
-            Self::Postgres(_) => f.write_str("Postgres(…)"),
-        }
-    }
-}
-
-impl FromStr for DatabaseUrl {
-    type Err = OpenError;
-
-    /// `sqlite://PATH`, `sqlite:PATH`, `postgres://…` or `postgresql://…`.
-    fn from_str(text: &str) -> Result<Self, OpenError> {
-        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-            return Ok(Self::Postgres(text.to_owned()));
-        }
-        let path = text.strip_prefix("sqlite://").or_else(|| text.strip_prefix("sqlite:"));
-        match path {
-            Some(path) if !path.is_empty() => Ok(Self::Sqlite(path.into())),
-            _ => Err(OpenError::BadUrl),
-        }
-    }
-}
 
 /// An open database. SQLite has exactly one connection that writes.
 #[derive(Debug, Clone)]

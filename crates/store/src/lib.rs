@@ -12,6 +12,7 @@ mod audit;
 mod batch;
 mod clock;
 mod crash;
+mod database_url;
 mod db;
 mod delivery;
 mod error;
@@ -45,7 +46,7 @@ use tokio_util::task::TaskTracker;
 
 pub use batch::Ring;
 pub use clock::Clock;
-pub use db::DatabaseUrl;
+pub use database_url::DatabaseUrl;
 pub use delivery::{Claim, Claimed, DeliveryId, Reclaim, Withdraw};
 pub use error::{OpenError, StoreError};
 pub use invite::{NewInvite, Redeemed, Redemption};
