@@ -1,13 +1,15 @@
 //! What can be set. This struct is the reference: each field says its name, its default and its reason.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
 use claudemesh_store::DatabaseUrl;
 use ipnet::IpNet;
+
+use crate::data_dir::private_dir;
 
 /// The broker of claudemesh: routes end-to-end encrypted messages between sessions of coding agents, and keeps them until they
 /// are delivered. It needs no configuration.
@@ -158,25 +160,6 @@ impl Config {
         let private = self.host.is_loopback() && self.public_url.is_none();
         self.mesh_creation.unwrap_or(if private { MeshCreation::Loopback } else { MeshCreation::Token })
     }
-}
-
-/// The bits of a mode by which others than the owner may do something.
-const OTHERS: u32 = 0o077;
-
-/// Makes a directory that only its owner may enter. One that exists and holds something is not changed behind its owner's back.
-fn private_dir(path: &Path) -> anyhow::Result<()> {
-    use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    let mode = std::fs::metadata(path)?.permissions().mode();
-    if mode & OTHERS == 0 {
-        return Ok(());
-    }
-    anyhow::ensure!(
-        std::fs::read_dir(path)?.next().is_none(),
-        "others may enter it; choose another directory, or close this one: chmod 700 {}",
-        path.display()
-    );
-    Ok(std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))?)
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -19,6 +19,7 @@
 mod app;
 mod calls;
 mod config;
+mod data_dir;
 mod edge;
 mod fault;
 mod hub;
@@ -27,7 +28,6 @@ mod metrics;
 mod session;
 mod token;
 
-use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,10 +40,11 @@ use tokio_util::task::TaskTracker;
 pub use config::{Config, MeshCreation};
 
 use app::{App, Settings};
+use data_dir::node_name;
 use edge::limit::Limits;
 use edge::server::{self, Running};
 use hub::{Capacity, Hub};
-use token::{private_file, setup_token};
+use token::setup_token;
 
 /// How long connections may take to close once the broker stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(8);
@@ -55,7 +56,7 @@ pub struct Broker {
     running: Arc<Running>,
     /// Where it is reached, without a slash at the end.
     pub public_url: String,
-    /// Whether this start made the setup token.
+    /// The setup token, when this start made it.
     pub new_setup_token: Option<String>,
 }
 
@@ -134,22 +135,5 @@ fn capacity(config: &Config) -> Capacity {
         node: config.max_connections,
         mesh: config.max_connections_per_mesh,
         member: config.max_connections_per_member,
-    }
-}
-
-/// A name that no other broker has: random, made once, kept in the data directory.
-fn node_name(data_dir: &std::path::Path) -> anyhow::Result<String> {
-    let path = data_dir.join("node-name");
-    let why = || format!("cannot use {}", path.display());
-    match std::fs::read_to_string(&path) {
-        Ok(name) if !name.trim().is_empty() => Ok(name.trim().to_owned()),
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).with_context(why),
-        Ok(_) | Err(_) => {
-            // An empty file is what a crash between making and writing it leaves.
-            let _ = std::fs::remove_file(&path);
-            let name = claudemesh_proto::PresenceId::from_random(claudemesh_keys::random_bytes()?).to_string();
-            private_file(&path).and_then(|mut file| file.write_all(name.as_bytes())).with_context(why)?;
-            Ok(name)
-        }
     }
 }

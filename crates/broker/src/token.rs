@@ -1,12 +1,13 @@
 //! The setup token: whoever has it may make meshes. Made at the first start, kept in the data directory, printed once.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::Context as _;
 use claudemesh_proto::text::base64url;
+
+use crate::data_dir::private_file;
 
 /// The token, and whether this start made it. It cannot be printed by accident.
 pub(crate) struct SetupToken {
@@ -43,9 +44,4 @@ pub(crate) fn setup_token(data_dir: &Path) -> anyhow::Result<SetupToken> {
         }
         Err(error) => Err(error).with_context(why),
     }
-}
-
-/// Makes a file that only its owner may read.
-pub(crate) fn private_file(path: &Path) -> io::Result<File> {
-    File::options().write(true).create_new(true).mode(0o600).open(path)
 }
