@@ -14,7 +14,7 @@ use crate::sql::{Connection, Sql, Value, sql};
 
 /// Something that happened in a mesh.
 #[derive(Debug)]
-pub(crate) struct Entry<'a> {
+pub(crate) struct AuditEntry<'a> {
     pub(crate) mesh_id: &'a MeshId,
     pub(crate) event: &'static str,
     pub(crate) actor: Option<(&'a MemberId, Option<&'a DisplayName>)>,
@@ -35,7 +35,11 @@ pub(crate) async fn lock(connection: &mut Connection<'_>, mesh_id: &MeshId) -> s
 }
 
 /// Appends an entry to its mesh's chain. The chain's head is locked until the transaction ends, so that it never forks (A2).
-pub(crate) async fn record(connection: &mut Connection<'_>, entry: &Entry<'_>, now: Timestamp) -> sqlx::Result<()> {
+pub(crate) async fn record(
+    connection: &mut Connection<'_>,
+    entry: &AuditEntry<'_>,
+    now: Timestamp,
+) -> sqlx::Result<()> {
     const HEAD: Sql = sql!(
         sqlite: "select audit_seq, audit_hash, audit_hash2 from mesh_head where mesh_id = $1",
         postgres: "select audit_seq, audit_hash, audit_hash2 from mesh_head where mesh_id = $1 for update",
@@ -69,7 +73,7 @@ pub(crate) async fn record(connection: &mut Connection<'_>, entry: &Entry<'_>, n
     Ok(())
 }
 
-impl Entry<'_> {
+impl AuditEntry<'_> {
     /// The actor's id and name; empty where there is none, which no id or name is.
     fn actor_texts(&self) -> (&str, &str) {
         let actor = self.actor.map_or("", |(id, _)| id.as_str());
@@ -77,13 +81,13 @@ impl Entry<'_> {
     }
 }
 
-fn hash(previous: &str, entry: &Entry<'_>, now: Timestamp) -> String {
+fn hash(previous: &str, entry: &AuditEntry<'_>, now: Timestamp) -> String {
     let actor = entry.actor.map(|(id, _)| id.as_str());
     let line = canonical::audit_line(previous, entry.mesh_id.as_str(), entry.event, actor, (&entry.payload, now));
     HEXLOWER.encode(&Sha256::digest(line.as_bytes()))
 }
 
-fn hash2(previous: &str, seq: i64, entry: &Entry<'_>, now: Timestamp) -> String {
+fn hash2(previous: &str, seq: i64, entry: &AuditEntry<'_>, now: Timestamp) -> String {
     let (actor, name) = entry.actor_texts();
     let bytes = SigningBytes::new("audit")
         .field(previous)
@@ -107,7 +111,7 @@ mod tests {
         let vectors: Json = serde_json::from_str(include_str!("../../testkit/data/vectors.json")).unwrap();
         let mesh_id: MeshId = "meshTEST000000000000000000000001".parse().unwrap();
         let member: MemberId = "memberTEST0000000000000000000001".parse().unwrap();
-        let sent = Entry {
+        let sent = AuditEntry {
             mesh_id: &mesh_id,
             event: "message_sent",
             actor: Some((&member, None)),
@@ -115,7 +119,7 @@ mod tests {
         };
         let first = hash("genesis", &sent, "2026-01-02T03:04:05.678Z".parse().unwrap());
         assert_eq!(first, vectors["audit_chain"][0]["hash"]);
-        let left = Entry { mesh_id: &mesh_id, event: "peer_left", actor: None, payload: serde_json::json!({}) };
+        let left = AuditEntry { mesh_id: &mesh_id, event: "peer_left", actor: None, payload: serde_json::json!({}) };
         let second = hash(&first, &left, "2026-01-02T03:04:06.000Z".parse().unwrap());
         assert_eq!(second, vectors["audit_chain"][1]["hash"]);
     }

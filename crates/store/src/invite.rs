@@ -5,7 +5,7 @@ use claudemesh_proto::{DisplayName, InviteId, MemberId, MemberRole, MeshId, Publ
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::audit::{self, Entry};
+use crate::audit::{self, AuditEntry};
 use crate::error::StoreError;
 use crate::sql::{Connection, Sql, Value, sql};
 use crate::{Store, id};
@@ -99,7 +99,7 @@ impl Store {
             return Ok(None);
         }
         let NewInvite { role, max_uses, expires_at, .. } = *invite;
-        let entry = Entry {
+        let entry = AuditEntry {
             mesh_id: &invite.mesh_id,
             event: "invite_created",
             actor: Some((&invite.created_by, None)),
@@ -153,7 +153,7 @@ impl Store {
         let [mesh, invite] = ids;
         if connection.execute(REVOKE, &[mesh, invite, now.as_millis().into()]).await? > 0 {
             let payload = json!({"inviteId": invite_id});
-            let entry = Entry { mesh_id, event: "invite_revoked", actor: Some((by, None)), payload };
+            let entry = AuditEntry { mesh_id, event: "invite_revoked", actor: Some((by, None)), payload };
             audit::record(&mut connection, &entry, now).await?;
         }
         tx.commit().await?;
@@ -220,7 +220,7 @@ async fn redeem(
         let member = member.ok_or_else(|| StoreError::Unavailable("the member is being changed".into()))?;
         return Ok(Redeemed::AlreadyMember(member.parsed(0)?));
     }
-    let entry = Entry {
+    let entry = AuditEntry {
         mesh_id: &mesh_id,
         event: "member_joined",
         actor: Some((&member_id, Some(&redemption.display_name))),

@@ -2,7 +2,7 @@
 
 use claudemesh_proto::{DisplayName, MemberId, MeshId, PublicKey, Slug};
 
-use crate::audit::{self, Entry};
+use crate::audit::{self, AuditEntry};
 use crate::error::StoreError;
 use crate::sql::{Sql, sql};
 use crate::{Store, id};
@@ -76,7 +76,7 @@ impl Store {
         connection
             .execute(ADMIN, &[mesh_id.into(), member_id.into(), (&member).into(), name.into(), now.into()])
             .await?;
-        let entry = Entry {
+        let entry = AuditEntry {
             mesh_id: &made.mesh_id,
             event: "mesh_created",
             actor: Some((&made.member_id, Some(&mesh.display_name))),
