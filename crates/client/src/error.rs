@@ -4,9 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use claudemesh_proto::error::ErrorCode;
-use claudemesh_proto::frame::ErrorFrame;
 use claudemesh_proto::text::one_line;
+use claudemesh_proto::{BrokerFrame, ErrorCode, ErrorFrame};
 
 use crate::broker_url::BadUrl;
 use crate::connection::Ended;
@@ -200,6 +199,11 @@ impl Error {
     /// A refusal in the broker's words, on one line: a second one could pose as ours.
     pub(crate) fn refused(refusal: &ErrorFrame) -> Self {
         Self::Refused { code: refusal.code, message: one_line(&refusal.message) }
+    }
+
+    /// An answer of a kind that the request does not have.
+    pub(crate) fn unexpected(frame: &BrokerFrame) -> Self {
+        Self::Protocol(format!("\"{}\" answers another question", frame.kind()))
     }
 
     /// What is wrong with an answer. The reason may quote the broker.

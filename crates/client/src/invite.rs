@@ -15,7 +15,6 @@ use crate::config::Membership;
 use crate::connection::Connection;
 use crate::error::{Error, Result};
 use crate::owner::OwnerKey;
-use crate::presence::unexpected;
 
 /// What an invite is good for.
 #[derive(Debug, Clone)]
@@ -78,7 +77,7 @@ impl Connection {
         let asked = InviteCreate { token: token.to_owned(), max_uses: Some(terms.max_uses) };
         let created = match self.request(ClientFrame::InviteCreate(asked)).await? {
             BrokerFrame::InviteCreated(created) => created,
-            other => return Err(unexpected(&other)),
+            other => return Err(Error::unexpected(&other)),
         };
         let url = terms.broker.http(&format!("/join/{token}"));
         Ok(Invitation { created, url, broker: terms.broker.clone() })
@@ -103,7 +102,7 @@ impl Connection {
     pub async fn invites(&self) -> Result<Vec<Invite>> {
         match self.request(ClientFrame::InviteList(Empty {})).await? {
             BrokerFrame::InviteListResponse(list) => Ok(list.invites),
-            other => Err(unexpected(&other)),
+            other => Err(Error::unexpected(&other)),
         }
     }
 
@@ -111,7 +110,7 @@ impl Connection {
     pub async fn revoke_invite(&self, id: &str) -> Result<InviteRevokeStatus> {
         match self.request(ClientFrame::InviteRevoke(InviteRevoke { id: id.to_owned() })).await? {
             BrokerFrame::InviteRevokeResponse(answer) => Ok(answer.status),
-            other => Err(unexpected(&other)),
+            other => Err(Error::unexpected(&other)),
         }
     }
 }

@@ -14,7 +14,6 @@ use crate::clock::now;
 use crate::connection::Connection;
 use crate::error::{Error, Result};
 use crate::message_id::client_message_id;
-use crate::presence::unexpected;
 
 /// A message before it is sealed.
 #[derive(Debug, Clone, Copy)]
@@ -60,7 +59,7 @@ impl Connection {
         let asked = ClientFrame::MessageStatus(MessageStatus { message_id: id.to_owned() });
         match self.request(asked).await? {
             BrokerFrame::MessageStatusResult(status) => Ok(status),
-            other => Err(unexpected(&other)),
+            other => Err(Error::unexpected(&other)),
         }
     }
 

@@ -12,11 +12,7 @@ impl Connection {
     pub async fn peers(&self) -> Result<Vec<Peer>> {
         match self.request(ClientFrame::ListPeers(Empty {})).await? {
             BrokerFrame::PeersList(list) => Ok(list.peers),
-            other => Err(unexpected(&other)),
+            other => Err(Error::unexpected(&other)),
         }
     }
-}
-
-pub(crate) fn unexpected(frame: &BrokerFrame) -> Error {
-    Error::Protocol(format!("\"{}\" answers another question", frame.kind()))
 }
