@@ -300,7 +300,6 @@ mod tests {
         assert!(Inbox::open(&home, &mine).await.is_ok());
     }
 
-    #[cfg(unix)]
     #[tokio::test]
     async fn all_its_files_are_private_and_an_open_one_is_refused() {
         use std::fs;

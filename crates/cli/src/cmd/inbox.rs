@@ -153,16 +153,15 @@ fn lines(output: &Output, letter: &Letter) -> String {
 
 /// Ctrl-C, or being told to end.
 async fn interrupted() {
-    #[cfg(unix)]
     if let Ok(mut ended) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
         tokio::select! {
             _ = ended.recv() => {}
             _ = tokio::signal::ctrl_c() => {}
         }
-        return;
+    } else {
+        // Without a handler the signal ends the process, which is what was wanted.
+        let _ = tokio::signal::ctrl_c().await;
     }
-    // Without a handler the signal ends the process, which is what was wanted.
-    let _ = tokio::signal::ctrl_c().await;
 }
 
 /// What one `inbox` fetches. Others may write without end; whoever wants to listen without end says `--wait`.

@@ -33,14 +33,10 @@ fn private_file(path: &std::path::Path, text: &str) {
     set_mode(path, 0o600);
 }
 
-#[cfg(unix)]
 fn set_mode(path: &std::path::Path, mode: u32) {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
-
-#[cfg(not(unix))]
-fn set_mode(_path: &std::path::Path, _mode: u32) {}
 
 fn link(change: impl FnOnce(&mut InvitePayload)) -> String {
     let owner = Identity::from_seed([9; 32]);
@@ -199,7 +195,6 @@ fn what_is_here_is_shown_without_a_broker_and_the_failure_still_told() {
     assert_eq!((said.code, said.stdout.as_str(), said.stderr.as_str()), (0, "", "No new messages.\n"));
 }
 
-#[cfg(unix)]
 #[test]
 fn files_that_others_may_read_are_refused_with_the_command_that_helps() {
     let user = member();

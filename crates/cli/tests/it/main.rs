@@ -10,12 +10,10 @@ mod help;
 mod local;
 #[cfg(test)]
 mod mesh;
-#[cfg(unix)]
 #[cfg(test)]
 mod readme;
 #[cfg(test)]
 mod retry;
-#[cfg(unix)]
 #[cfg(test)]
 mod spelling;
 #[cfg(test)]

@@ -325,7 +325,6 @@ fn what_people_see() {
     assert!(invite.stderr.contains("Lets its holder into team as member, once, until "), "{invite:?}");
 }
 
-#[cfg(unix)]
 #[test]
 fn everything_on_disk_is_private() {
     use std::os::unix::fs::PermissionsExt;
