@@ -26,12 +26,10 @@ pub(crate) struct AuditEntry<'a> {
 /// other. SQLite has one writer, which is lock enough.
 pub(crate) async fn lock(connection: &mut Connection<'_>, mesh_id: &MeshId) -> sqlx::Result<()> {
     const LOCK: Sql = sql!(
-        sqlite: "select 1",
+        sqlite: "select message_seq from mesh_head where mesh_id = $1",
         postgres: "select message_seq from mesh_head where mesh_id = $1 for update",
     );
-    let id = [mesh_id.as_str().into()];
-    let values: &[Value<'_>] = if matches!(connection, Connection::Sqlite(_)) { &[] } else { &id };
-    connection.row(LOCK, values).await.map(drop)
+    connection.row(LOCK, &[mesh_id.as_str().into()]).await.map(drop)
 }
 
 /// Appends an entry to its mesh's chain. The chain's head is locked until the transaction ends, so that it never forks (A2).
