@@ -84,8 +84,12 @@ id!(
     MessageId
 );
 id!(
-    /// A presence: one live connection.
+    /// A presence: what others see of a connection, and of the one that takes up its lease.
     PresenceId
+);
+id!(
+    /// One open WebSocket, in whose name deliveries are claimed. Never on the wire.
+    ConnectionId
 );
 id!(
     /// An invite.

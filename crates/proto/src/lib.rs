@@ -33,7 +33,7 @@ pub mod time;
 
 pub use error::ErrorCode;
 pub use frame::{Addressed, BrokerFrame, ClientFrame, ErrorFrame, Peek};
-pub use id::{InviteId, MemberId, MeshId, MessageId, PresenceId};
+pub use id::{ConnectionId, InviteId, MemberId, MeshId, MessageId, PresenceId};
 pub use key::{PublicKey, Signature};
 pub use member::MemberRole;
 pub use mesh::Slug;

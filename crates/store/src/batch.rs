@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use claudemesh_proto::{MeshId, PresenceId, Timestamp};
+use claudemesh_proto::{ConnectionId, MeshId, Timestamp};
 
 use crate::crash::crash_point;
 use crate::db::{Db, Tx};
@@ -54,7 +54,7 @@ pub(crate) struct Batch {
     /// Deliveries that their recipients have.
     pub(crate) ended: HashSet<i64>,
     /// Deliveries that connections gave back.
-    pub(crate) freed: Vec<(i64, PresenceId)>,
+    pub(crate) freed: Vec<(i64, ConnectionId)>,
     rings: Rings,
 }
 

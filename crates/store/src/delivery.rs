@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use claudemesh_proto::text::Verbatim;
-use claudemesh_proto::{DisplayName, MemberId, MeshId, MessageId, PresenceId, Priority, PublicKey, Timestamp};
+use claudemesh_proto::{ConnectionId, DisplayName, MemberId, MeshId, MessageId, Priority, PublicKey, Timestamp};
 
 use crate::batch::Batch;
 use crate::recipient::Recipient;
@@ -36,7 +36,7 @@ pub struct Claim {
     /// Whose mail. What is for different recipients comes in one order.
     pub recipients: Vec<Recipient>,
     /// The connection that will hold it.
-    pub connection: PresenceId,
+    pub connection: ConnectionId,
     /// Only messages after this number.
     pub after_seq: i64,
     /// Only what is urgent.
@@ -59,7 +59,7 @@ pub struct Withdraw {
     /// The mesh.
     pub mesh_id: MeshId,
     /// The connection that asked.
-    pub connection: PresenceId,
+    pub connection: ConnectionId,
 }
 
 /// A connection asks for rows of its own again, because they were not acknowledged in time.
@@ -68,7 +68,7 @@ pub struct Reclaim {
     /// The mesh.
     pub mesh_id: MeshId,
     /// The connection that held them and will again.
-    pub connection: PresenceId,
+    pub connection: ConnectionId,
     /// The rows, each with its next lease.
     pub rows: Vec<(DeliveryId, Duration)>,
 }
@@ -136,7 +136,7 @@ pub(crate) async fn claim(batch: &mut Batch, claims: &[&Claim], reclaims: &[&Rec
         .collect();
     let free = free(batch, claims, &asked).await?;
     let may_get_more = choose(batch.now, claims, (&asked, &free), &mut chosen);
-    let holders: Vec<&PresenceId> =
+    let holders: Vec<&ConnectionId> =
         claims.iter().map(|claim| &claim.connection).chain(reclaims.iter().map(|again| &again.connection)).collect();
     let mut handed: Vec<Vec<Claimed>> = holders.iter().map(|_| Vec::new()).collect();
     for (request, claimed) in take(batch, chosen, &holders).await? {
@@ -296,7 +296,11 @@ type Found = (
 );
 
 /// Marks the chosen rows as claimed, and reads their messages.
-async fn take(batch: &mut Batch, chosen: Vec<Chosen>, holders: &[&PresenceId]) -> sqlx::Result<Vec<(usize, Claimed)>> {
+async fn take(
+    batch: &mut Batch,
+    chosen: Vec<Chosen>,
+    holders: &[&ConnectionId],
+) -> sqlx::Result<Vec<(usize, Claimed)>> {
     const TAKE: Sql = together!(
         claimed: write(
             "update delivery set claim_incarnation = cast($2 as bigint), claim_connection = r.value ->> 2, \

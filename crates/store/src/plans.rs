@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use claudemesh_proto::{MemberId, MemberRole, MeshId, PresenceId, Priority, PublicKey, Signature, Timestamp};
+use claudemesh_proto::{ConnectionId, MemberId, MemberRole, MeshId, Priority, PublicKey, Signature, Timestamp};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _};
 
 use crate::db::Reader;
@@ -87,7 +87,7 @@ async fn write(
     (ada, ada_key): (&MemberId, PublicKey),
     (bob, bob_key): (&MemberId, PublicKey),
 ) {
-    let connection = PresenceId::from_random([1; 32]);
+    let connection = ConnectionId::from_random([1; 32]);
     let mut last = None;
     for number in 0..3 {
         let message = NewMessage {

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use claudemesh_proto::{MemberId, MeshId, MessageId, PresenceId};
+use claudemesh_proto::{ConnectionId, MemberId, MeshId, MessageId};
 
 use crate::batch::Batch;
 use crate::delivery::DeliveryId;
@@ -35,7 +35,7 @@ pub struct Release {
     /// The mesh.
     pub mesh_id: MeshId,
     /// The connection.
-    pub connection: PresenceId,
+    pub connection: ConnectionId,
     /// What it held, and for whom.
     pub held: Vec<(DeliveryId, Recipient)>,
 }

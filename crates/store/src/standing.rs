@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use claudemesh_proto::{MeshId, PresenceId};
+use claudemesh_proto::{ConnectionId, MeshId};
 
 use crate::recipient::Recipient;
 use crate::request::{Entry, Outcome, Request};
@@ -20,8 +20,8 @@ const TIDY_FROM: usize = 1024;
 /// The claims that wait in one shard: one per connection, and one per recipient.
 #[derive(Debug, Default)]
 pub(crate) struct Standing {
-    waiting: HashMap<PresenceId, Entry>,
-    asked_by: HashMap<(MeshId, Recipient), PresenceId>,
+    waiting: HashMap<ConnectionId, Entry>,
+    asked_by: HashMap<(MeshId, Recipient), ConnectionId>,
     tidy_at: usize,
 }
 
@@ -47,7 +47,7 @@ impl Standing {
     /// Takes out the claims that these rings concern, and the rings with them. Where older rows came free, a claim looks from the
     /// start again.
     pub(crate) fn wake(&mut self, rings: &mut Rings) -> Vec<Entry> {
-        let mut woken: HashMap<PresenceId, bool> = HashMap::new();
+        let mut woken: HashMap<ConnectionId, bool> = HashMap::new();
         rings.retain(|key, from_start| {
             let Some(connection) = self.asked_by.get(key) else { return true };
             if self.waiting.get(connection).is_none_or(|(_, answer)| answer.is_closed()) {
@@ -70,13 +70,13 @@ impl Standing {
     }
 
     /// Ends the claim of a connection with nothing, if one waits.
-    pub(crate) fn withdraw(&mut self, connection: &PresenceId) {
+    pub(crate) fn withdraw(&mut self, connection: &ConnectionId) {
         if let Some((_, answer)) = self.take(connection) {
             let _ = answer.send(Ok(Outcome::Claimed(Vec::new())));
         }
     }
 
-    fn take(&mut self, connection: &PresenceId) -> Option<Entry> {
+    fn take(&mut self, connection: &ConnectionId) -> Option<Entry> {
         let entry = self.waiting.remove(connection)?;
         for key in keys(&entry) {
             if self.asked_by.get(&key) == Some(connection) {
@@ -89,7 +89,7 @@ impl Standing {
     /// Drops the claims of connections that went away without a word.
     fn tidy(&mut self) {
         let abandoned = self.waiting.iter().filter(|(_, (_, answer))| answer.is_closed());
-        let abandoned: Vec<PresenceId> = abandoned.map(|(connection, _)| connection.clone()).collect();
+        let abandoned: Vec<ConnectionId> = abandoned.map(|(connection, _)| connection.clone()).collect();
         for connection in abandoned {
             self.take(&connection);
         }
@@ -114,8 +114,8 @@ mod tests {
 
     type Answer = Receiver<Result<Outcome, StoreError>>;
 
-    fn connection(number: u8) -> PresenceId {
-        PresenceId::from_random([number; 32])
+    fn connection(number: u8) -> ConnectionId {
+        ConnectionId::from_random([number; 32])
     }
 
     fn mesh() -> MeshId {

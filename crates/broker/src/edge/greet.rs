@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use claudemesh_keys::{NoRandomness, random_bytes};
 use claudemesh_proto::hello::{HelloAck, MemberProfile, MeshPolicy, QUIET};
 use claudemesh_proto::presence::PeerRole;
-use claudemesh_proto::{Addressed, BrokerFrame, ClientFrame, ErrorCode, ErrorFrame, Peek, PresenceId};
+use claudemesh_proto::{Addressed, BrokerFrame, ClientFrame, ConnectionId, ErrorCode, ErrorFrame, Peek, PresenceId};
 use claudemesh_store::Welcome;
 use tokio_util::sync::CancellationToken;
 
@@ -144,13 +145,14 @@ async fn admit(app: &Arc<App>, greeting: Greeting) -> Result<(Box<Greeted>, Hell
     if !app.limits.may_enter(&admission.mesh_id, &welcome.member_id, app.clock.now()) {
         return Err(Rejection::too_often().into());
     }
-    let random = claudemesh_keys::random_bytes().map_err(|_| Fault::unavailable())?;
+    let (presence_id, connection) = fresh_ids().map_err(|_| Fault::unavailable())?;
     let needs_a_moment = place.capabilities.as_ref().is_none_or(Vec::is_empty);
-    let id = (PresenceId::from_random(random), app.clock.now());
+    let id = (presence_id, app.clock.now());
     let presence = Presence::new(id, &admission, &welcome, (place, peer_role));
     let (display_name, sender_pubkey) = (presence.peer.display_name.clone(), presence.peer.pubkey);
     let is_quiet = presence.is_quiet;
-    let Entered { seat, reattached, predecessor } = app.hub.enter(presence).ok_or_else(Rejection::capacity)?;
+    let Entered { seat, reattached, predecessor } =
+        app.hub.enter(presence, connection).ok_or_else(Rejection::capacity)?;
     let live = Live {
         seat,
         mesh_id: admission.mesh_id,
@@ -162,6 +164,10 @@ async fn admit(app: &Arc<App>, greeting: Greeting) -> Result<(Box<Greeted>, Hell
     };
     let ack = hello_ack(&live, *welcome, reattached, is_quiet);
     Ok((Box::new(Greeted { live, needs_a_moment, predecessor }), ack))
+}
+
+fn fresh_ids() -> Result<(PresenceId, ConnectionId), NoRandomness> {
+    Ok((PresenceId::from_random(random_bytes()?), ConnectionId::from_random(random_bytes()?)))
 }
 
 fn hello_ack(live: &Live, welcome: Welcome, reattached: bool, is_quiet: bool) -> HelloAck {

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use claudemesh_proto::presence::Peer;
-use claudemesh_proto::{MemberId, MeshId, PresenceId, PublicKey, Timestamp};
+use claudemesh_proto::{ConnectionId, MemberId, MeshId, PresenceId, PublicKey, Timestamp};
 use claudemesh_store::{Recipient, Ring};
 
 pub(crate) use doorbell::Doorbell;
@@ -73,7 +73,7 @@ impl Hub {
     /// Seats a connection; `None` when its member, its mesh or the node has as many open as it may.
     ///
     /// A connection with the same lease key gives way: a broken one silently, an open one is told `session_replaced`.
-    pub(crate) fn enter(self: &Arc<Self>, presence: Presence) -> Option<Entered> {
+    pub(crate) fn enter(self: &Arc<Self>, presence: Presence, connection: ConnectionId) -> Option<Entered> {
         let mut rooms = self.rooms();
         let of_member =
             |room: &Room| room.holds(&presence.lease) || room.open_of(&presence.member_id) < self.capacity.member;
@@ -86,7 +86,7 @@ impl Hub {
         if !room.holds(&presence.lease) {
             room.make_room(&presence.member_id, (self.capacity.member, self.capacity.mesh));
         }
-        let Seated { presence_id, connection, doorbell, reattached, predecessor } = room.seat(presence);
+        let Seated { presence_id, doorbell, reattached, predecessor } = room.seat(presence, connection.clone());
         let seat = Seat::new(Arc::clone(self), mesh_id, (presence_id, connection), doorbell);
         Some(Entered { seat, reattached, predecessor })
     }
@@ -175,7 +175,7 @@ impl Hub {
         self.rooms().values().for_each(Room::check_invariants);
     }
 
-    fn leave(&self, mesh: &MeshId, seat: (&PresenceId, &PresenceId), parting: Parting, now: Option<Timestamp>) {
+    fn leave(&self, mesh: &MeshId, seat: (&PresenceId, &ConnectionId), parting: Parting, now: Option<Timestamp>) {
         let mut rooms = self.rooms();
         let Some(room) = rooms.get_mut(mesh) else { return };
         room.leave(seat, parting, now);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use claudemesh_proto::presence::{Peer, PeerRole};
-use claudemesh_proto::{MemberId, PresenceId, PublicKey, Timestamp};
+use claudemesh_proto::{ConnectionId, MemberId, PresenceId, PublicKey, Timestamp};
 use claudemesh_store::Recipient;
 
 use crate::hub::{Doorbell, LeaseKey, Parting, Presence, Takes};
@@ -31,7 +31,7 @@ struct Occupant {
 #[derive(Debug)]
 enum Socket {
     Open {
-        connection: PresenceId,
+        connection: ConnectionId,
         doorbell: Arc<Doorbell>,
     },
     /// Since when.
@@ -41,7 +41,6 @@ enum Socket {
 /// What became of a connection that was seated.
 pub(super) struct Seated {
     pub(super) presence_id: PresenceId,
-    pub(super) connection: PresenceId,
     pub(super) doorbell: Arc<Doorbell>,
     pub(super) reattached: bool,
     /// The open connection that gave way.
@@ -102,8 +101,7 @@ impl Room {
 
     /// Seats a connection. A session takes up its lease whatever became of the old socket; a member's connection takes up a
     /// broken one, and replaces an open one.
-    pub(super) fn seat(&mut self, mut presence: Presence) -> Seated {
-        let connection = presence.id.clone();
+    pub(super) fn seat(&mut self, mut presence: Presence, connection: ConnectionId) -> Seated {
         let mut reattached = false;
         let mut predecessor = None;
         let mut bereft = Vec::new();
@@ -138,13 +136,13 @@ impl Room {
             }
             self.sessions.entry(session.pubkey).or_default().push(presence_id.clone());
         }
-        let socket = Socket::Open { connection: connection.clone(), doorbell: Arc::clone(&doorbell) };
+        let socket = Socket::Open { connection, doorbell: Arc::clone(&doorbell) };
         self.presences.insert(presence_id.clone(), Occupant { presence, entrance: self.entrances, socket });
         // With the old connection gone, somebody else may be next in turn, who has not been told of what came for it.
         for recipient in &bereft {
             self.ring(recipient, true);
         }
-        Seated { presence_id, connection, doorbell, reattached, predecessor }
+        Seated { presence_id, doorbell, reattached, predecessor }
     }
 
     /// Somebody has proven the key: whoever only named it no longer takes its mail.
@@ -176,7 +174,7 @@ impl Room {
     /// A connection ended. One that was replaced in the meantime has no seat to give back.
     pub(super) fn leave(
         &mut self,
-        (presence_id, connection): (&PresenceId, &PresenceId),
+        (presence_id, connection): (&PresenceId, &ConnectionId),
         parting: Parting,
         now: Option<Timestamp>,
     ) {

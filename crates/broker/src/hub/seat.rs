@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use claudemesh_proto::{MeshId, PresenceId, Timestamp};
+use claudemesh_proto::{ConnectionId, MeshId, PresenceId, Timestamp};
 
 use crate::hub::{Doorbell, Hub};
 
@@ -21,7 +21,7 @@ pub(crate) struct Seat {
     hub: Arc<Hub>,
     mesh_id: MeshId,
     presence_id: PresenceId,
-    connection: PresenceId,
+    connection: ConnectionId,
     doorbell: Arc<Doorbell>,
     left: bool,
 }
@@ -30,7 +30,7 @@ impl Seat {
     pub(crate) fn new(
         hub: Arc<Hub>,
         mesh_id: MeshId,
-        (presence_id, connection): (PresenceId, PresenceId),
+        (presence_id, connection): (PresenceId, ConnectionId),
         doorbell: Arc<Doorbell>,
     ) -> Self {
         Self { hub, mesh_id, presence_id, connection, doorbell, left: false }
@@ -42,7 +42,7 @@ impl Seat {
     }
 
     /// Names this very socket; claims are made in its name.
-    pub(crate) fn connection(&self) -> &PresenceId {
+    pub(crate) fn connection(&self) -> &ConnectionId {
         &self.connection
     }
 

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use claudemesh_proto::{DeliveryState, MessageId, PresenceId, Priority};
+use claudemesh_proto::{ConnectionId, DeliveryState, MessageId, Priority};
 use claudemesh_store::{Appended, Claim, Claimed, NewMessage, Settled, Store};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -61,7 +61,7 @@ struct Expected {
 struct Life<'a> {
     ground: &'a Ground,
     town: Town,
-    connections: [PresenceId; CONNECTIONS],
+    connections: [ConnectionId; CONNECTIONS],
     held: [Vec<Claimed>; CONNECTIONS],
     expected: Vec<Expected>,
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use claudemesh_proto::{MemberId, MemberRole, MeshId, MessageId, PresenceId, Priority, PublicKey, Signature};
+use claudemesh_proto::{ConnectionId, MemberId, MemberRole, MeshId, MessageId, Priority, PublicKey, Signature};
 use claudemesh_store::{
     Admission, Admitted, Appended, Claim, Claimed, DeliveryId, NewInvite, NewMesh, NewMessage, Recipient, Redeemed,
     Redemption, Release, SessionClaim, Settle, Settled, Store, StoreError,
@@ -125,7 +125,7 @@ impl Town {
         self.send(&self.ada, self.bob.key, text).await
     }
 
-    pub(crate) fn wish(&self, recipient: Recipient, connection: &PresenceId) -> Claim {
+    pub(crate) fn wish(&self, recipient: Recipient, connection: &ConnectionId) -> Claim {
         Claim {
             mesh_id: self.mesh.clone(),
             recipients: vec![recipient],
@@ -140,12 +140,12 @@ impl Town {
         }
     }
 
-    pub(crate) async fn claim(&self, recipient: Recipient, connection: &PresenceId) -> Vec<Claimed> {
+    pub(crate) async fn claim(&self, recipient: Recipient, connection: &ConnectionId) -> Vec<Claimed> {
         self.store.claim(self.wish(recipient, connection)).await.await.unwrap()
     }
 
     /// The texts that Bob's connection gets now.
-    pub(crate) async fn bob_gets(&self, connection: &PresenceId) -> Vec<String> {
+    pub(crate) async fn bob_gets(&self, connection: &ConnectionId) -> Vec<String> {
         texts(&self.claim(self.bob.recipient(), connection).await)
     }
 
@@ -165,7 +165,7 @@ impl Town {
         }
     }
 
-    pub(crate) async fn release(&self, connection: &PresenceId, rows: &[Claimed]) {
+    pub(crate) async fn release(&self, connection: &ConnectionId, rows: &[Claimed]) {
         let held: Vec<(DeliveryId, Recipient)> = rows.iter().map(|row| (row.delivery, row.recipient.clone())).collect();
         let release = Release { mesh_id: self.mesh.clone(), connection: connection.clone(), held };
         self.store.release(release).await.await.unwrap();
@@ -211,6 +211,6 @@ pub(crate) fn fresh_key() -> PublicKey {
     PublicKey::from_bytes(random())
 }
 
-pub(crate) fn fresh_connection() -> PresenceId {
-    PresenceId::from_random(random())
+pub(crate) fn fresh_connection() -> ConnectionId {
+    ConnectionId::from_random(random())
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use claudemesh_proto::{PresenceId, PublicKey};
+use claudemesh_proto::{ConnectionId, PublicKey};
 use claudemesh_store::{Claim, Claimed, NewMessage, Pending, Recipient, Settled, Store, StoreError, Withdraw};
 
 use crate::ground::Ground;
@@ -24,19 +24,19 @@ on_both! {
     a_closed_store_answers_who_waits,
 }
 
-fn waiting(town: &Town, recipients: &[Recipient], connection: &PresenceId) -> Claim {
+fn waiting(town: &Town, recipients: &[Recipient], connection: &ConnectionId) -> Claim {
     let first = recipients.first().unwrap().clone();
     Claim { recipients: recipients.to_vec(), waits: true, ..town.wish(first, connection) }
 }
 
-async fn wait_for(town: &Town, recipients: &[Recipient], connection: &PresenceId) -> Pending<Vec<Claimed>> {
+async fn wait_for(town: &Town, recipients: &[Recipient], connection: &ConnectionId) -> Pending<Vec<Claimed>> {
     let claim = town.store.claim(waiting(town, recipients, connection)).await;
     // The shard takes what comes in order: when it answers this, the claim waits.
     town.store.withdraw(withdrawal(town, &fresh_connection())).await.await.unwrap();
     claim
 }
 
-fn withdrawal(town: &Town, connection: &PresenceId) -> Withdraw {
+fn withdrawal(town: &Town, connection: &ConnectionId) -> Withdraw {
     Withdraw { mesh_id: town.mesh.clone(), connection: connection.clone() }
 }
 
