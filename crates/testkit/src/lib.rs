@@ -32,8 +32,6 @@ mod wall;
 mod wire;
 
 pub use clock::TestClock;
-// The name that the broker's tests know it by.
-pub use database::TestDatabase as Database;
 pub use database::{Kind, TestDatabase};
 pub use http::{Answer, Request};
 pub use mesh::{Setup, TestMesh, eventually};

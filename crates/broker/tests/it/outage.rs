@@ -6,7 +6,7 @@ use std::process::Command;
 
 use claudemesh_broker::MeshCreation;
 use claudemesh_store::DatabaseUrl;
-use claudemesh_testkit::{Database, Kind, Request, Setup, TestMesh, Wall, eventually};
+use claudemesh_testkit::{Kind, Request, Setup, TestDatabase, TestMesh, Wall, eventually};
 use serde_json::json;
 
 const UNAVAILABLE: &str = "temporarily unavailable, try again";
@@ -14,8 +14,8 @@ const UNAVAILABLE: &str = "temporarily unavailable, try again";
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_goes_away_is_said_and_comes_back_under_open_connections() {
     let own = tempfile::tempdir().unwrap();
-    let database = Database::make(Kind::Postgres, own.path()).await;
-    let Database::Postgres { url, .. } = &database else { unreachable!("it is PostgreSQL") };
+    let database = TestDatabase::make(Kind::Postgres, own.path()).await;
+    let TestDatabase::Postgres { url, .. } = &database else { unreachable!("it is PostgreSQL") };
     let (head, rest) = url.split_once('@').unwrap();
     let (server, name) = rest.split_once('/').unwrap();
     let wall = Wall::before(server.to_owned()).await;
