@@ -15,7 +15,7 @@ use crate::calls::Live;
 use crate::edge::line::{Incoming, Line, Stuck};
 use crate::fault::Fault;
 use crate::hub::{Doorbell, Entered, LeaseKey, Presence, SHUTTING_DOWN};
-use crate::session::handshake::{Greeting, Rejection, Verified, welcome};
+use crate::session::handshake::{Greeting, POLICY_VIOLATION, Rejection, Verified, welcome};
 
 /// A connection that was let in.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ pub(crate) async fn greet(
 ) -> Option<(Line, Box<Greeted>)> {
     let end = tokio::select! {
         end = until_hello(app, &mut line, address) => end,
-        () = tokio::time::sleep(app.settings.config.hello_timeout) => End::Refused(None, (1008, "hello timeout")),
+        () = tokio::time::sleep(app.settings.config.hello_timeout) => End::Refused(None, (POLICY_VIOLATION, "hello timeout")),
         () = stop.cancelled() => End::Refused(None, SHUTTING_DOWN),
     };
     match end {

@@ -36,7 +36,7 @@ pub(crate) struct Rejection {
 }
 
 pub(crate) const POLICY_VIOLATION: u16 = 1008;
-pub(crate) const BANNED: u16 = 4002;
+const BANNED: u16 = 4002;
 
 impl Rejection {
     fn new(code: ErrorCode, message: impl Into<String>) -> Self {
@@ -58,7 +58,7 @@ impl Rejection {
 }
 
 impl Greeting {
-    /// The mesh, the key that a lease would be found by, and nothing proven yet: what capacity is judged by.
+    /// The mesh that it names; nothing of it is proven yet.
     pub(crate) fn mesh_id(&self) -> &str {
         match self {
             Self::Member(hello) => &hello.mesh_id,
