@@ -18,6 +18,7 @@
 
 mod app;
 mod calls;
+mod close;
 mod config;
 mod data_dir;
 mod edge;
@@ -40,6 +41,7 @@ use tokio_util::task::TaskTracker;
 pub use config::{Config, MeshCreation};
 
 use app::{App, Settings};
+use close::Close;
 use data_dir::node_name;
 use edge::limit::Limits;
 use edge::server::{self, Running};
@@ -118,7 +120,7 @@ impl Broker {
     pub async fn stop(self) -> bool {
         let running = self.running;
         running.stop.cancel();
-        running.app.hub.close_all(hub::SHUTTING_DOWN);
+        running.app.hub.close_all(Close::SHUTTING_DOWN);
         running.tasks.close();
         let ended = tokio::time::timeout(STOP_TIMEOUT, running.tasks.wait()).await.is_ok();
         if cfg!(debug_assertions) {

@@ -12,10 +12,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 use crate::calls::Live;
+use crate::close::Close;
 use crate::edge::line::{Incoming, Line, Stuck};
 use crate::fault::Fault;
-use crate::hub::{Doorbell, Entered, LeaseKey, Presence, SHUTTING_DOWN};
-use crate::session::handshake::{Greeting, POLICY_VIOLATION, Rejection, Verified, welcome};
+use crate::hub::{Doorbell, Entered, LeaseKey, Presence};
+use crate::session::handshake::{Greeting, Rejection, Verified, welcome};
 
 /// A connection that was let in.
 #[derive(Debug)]
@@ -31,7 +32,7 @@ pub(crate) struct Greeted {
 enum End {
     Greeted(Box<Greeted>),
     /// Say this, then close with that.
-    Refused(Option<ErrorFrame>, (u16, &'static str)),
+    Refused(Option<ErrorFrame>, Close),
     /// The client left.
     Left,
     Broken,
@@ -46,16 +47,16 @@ pub(crate) async fn greet(
 ) -> Option<(Line, Box<Greeted>)> {
     let end = tokio::select! {
         end = until_hello(app, &mut line, address) => end,
-        () = tokio::time::sleep(app.settings.config.hello_timeout) => End::Refused(None, (POLICY_VIOLATION, "hello timeout")),
-        () = stop.cancelled() => End::Refused(None, SHUTTING_DOWN),
+        () = tokio::time::sleep(app.settings.config.hello_timeout) => End::Refused(None, Close::HELLO_TIMEOUT),
+        () = stop.cancelled() => End::Refused(None, Close::SHUTTING_DOWN),
     };
     match end {
         End::Greeted(greeted) => return Some((line, greeted)),
-        End::Refused(error, (code, reason)) => {
+        End::Refused(error, close) => {
             if let Some(error) = error {
                 let _ = line.feed(Addressed { frame: BrokerFrame::Error(error), request_id: None }.to_json()).await;
             }
-            line.close(code, reason).await;
+            line.close(close).await;
         }
         End::Left => line.finish().await,
         End::Broken => {}
@@ -70,7 +71,7 @@ async fn until_hello(app: &Arc<App>, line: &mut Line, address: Option<IpAddr>) -
             Incoming::NotText => "".into(),
             Incoming::Alive => continue,
             Incoming::Goodbye => return End::Left,
-            Incoming::Unreadable(code, reason) => return End::Refused(None, (code, reason)),
+            Incoming::Unreadable(close) => return End::Refused(None, close),
             Incoming::Broken => return End::Broken,
         };
         let (fault, request_id) = match read(&text) {

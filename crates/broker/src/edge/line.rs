@@ -13,6 +13,8 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
+use crate::close::Close;
+
 /// How long the other side may take to take a Close, and then to answer it.
 const GOODBYE: Duration = Duration::from_secs(2);
 /// How much of what is still coming in is read away after a Close, so that the system does not reset the line before the Close
@@ -41,7 +43,7 @@ pub(crate) enum Incoming {
     /// The other side says goodbye.
     Goodbye,
     /// A frame beyond the limit, or bytes that are no WebSocket: the Close to answer with.
-    Unreadable(u16, &'static str),
+    Unreadable(Close),
     /// The line is dead.
     Broken,
 }
@@ -62,11 +64,11 @@ impl Line {
             Some(Ok(Message::Binary(bytes))) => Utf8Bytes::try_from(bytes).map_or(Incoming::NotText, Incoming::Text),
             Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Incoming::Alive,
             Some(Ok(Message::Close(_))) => Incoming::Goodbye,
-            Some(Err(Error::Capacity(_))) => Incoming::Unreadable(1009, "frame too large"),
-            Some(Err(Error::Utf8(_))) => Incoming::Unreadable(1007, "text is not UTF-8"),
+            Some(Err(Error::Capacity(_))) => Incoming::Unreadable(Close::FRAME_TOO_LARGE),
+            Some(Err(Error::Utf8(_))) => Incoming::Unreadable(Close::NOT_UTF8),
             // The line ended without a Close, which is no mistake in what was said on it.
             Some(Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake))) => Incoming::Broken,
-            Some(Err(Error::Protocol(_))) => Incoming::Unreadable(1002, "protocol error"),
+            Some(Err(Error::Protocol(_))) => Incoming::Unreadable(Close::PROTOCOL_ERROR),
             Some(Err(_)) | None => Incoming::Broken,
         }
     }
@@ -93,7 +95,7 @@ impl Line {
     }
 
     /// Says goodbye and waits a moment for the answer.
-    pub(crate) async fn close(mut self, code: u16, reason: &'static str) {
+    pub(crate) async fn close(mut self, Close { code, reason }: Close) {
         let frame = CloseFrame { code: CloseCode::from(code), reason: Utf8Bytes::from_static(reason) };
         if let Ok(Ok(())) = timeout(GOODBYE, self.socket.send(Message::Close(Some(frame)))).await {
             self.finish().await;

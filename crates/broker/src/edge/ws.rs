@@ -25,13 +25,14 @@ use tokio_tungstenite::WebSocketStream;
 
 use crate::app::App;
 use crate::calls::{self, Live, message};
+use crate::close::Close;
 use crate::edge::greet::{self, Greeted};
 use crate::edge::guests::Guest;
 use crate::edge::line::{Incoming, Line, Stuck};
 use crate::edge::mail::{Answer, Leftover, Mail};
 use crate::edge::server::Running;
 use crate::fault::Fault;
-use crate::hub::{Parting, SHUTTING_DOWN};
+use crate::hub::Parting;
 use crate::metrics::Refused;
 use crate::session::liveness::Liveness;
 
@@ -39,10 +40,6 @@ use crate::session::liveness::Liveness;
 const FRAMES_AT_ONCE: usize = 64;
 /// Sends whose ack is outstanding; beyond it the socket is not read.
 const SENDS_AT_ONCE: usize = 1024;
-
-/// Said to who does not read, behind everything that was written before: it arrives when reading begins again at once, and a
-/// reader who wakes later finds the line ended.
-const SLOW_CONSUMER: (u16, &str) = (1013, "slow consumer");
 
 /// How long a connection waits for the one that it replaces to let go of its mail.
 const HANDOVER: Duration = Duration::from_secs(1);
@@ -59,7 +56,7 @@ pub(crate) async fn serve(
     let Some((line, greeted)) = greeted else { return };
     if running.stop.is_cancelled() {
         // It came in after everybody was told to go.
-        greeted.live.seat.doorbell().close(SHUTTING_DOWN);
+        greeted.live.seat.doorbell().close(Close::SHUTTING_DOWN);
     }
     if let Some(predecessor) = &greeted.predecessor {
         // What it held comes before what is newer (D5). One that hangs is not waited for: its claims end with their leases.
@@ -77,7 +74,7 @@ pub(crate) async fn serve(
 enum End {
     Goodbye,
     /// We close it.
-    Close(u16, &'static str),
+    Close(Close),
     /// It takes nothing that is written.
     Stuck,
     Broken,
@@ -166,7 +163,7 @@ impl Connection {
             Incoming::NotText => Ok(self.on_text("").await?),
             Incoming::Alive => Ok(()),
             Incoming::Goodbye => Err(End::Goodbye),
-            Incoming::Unreadable(code, reason) => Err(End::Close(code, reason)),
+            Incoming::Unreadable(close) => Err(End::Close(close)),
             Incoming::Broken => Err(End::Broken),
         }
     }
@@ -255,8 +252,8 @@ impl Connection {
 
     fn on_ring(&mut self) -> Result<(), End> {
         let doorbell = self.live.seat.doorbell();
-        if let Some((code, reason)) = doorbell.wants_close() {
-            return Err(End::Close(code, reason));
+        if let Some(close) = doorbell.wants_close() {
+            return Err(End::Close(close));
         }
         self.mail.rung(doorbell.take_from_start());
         Ok(())
@@ -348,13 +345,13 @@ impl Connection {
         self.live.seat.leave(parting, self.app.clock.now());
         match end {
             End::Goodbye => self.line.finish().await,
-            End::Close(code, reason) => {
+            End::Close(close) => {
                 // What was sent before is answered before the Close.
                 let _ = self.finish_sends().await;
                 let _ = self.line.flush().await;
-                self.line.close(code, reason).await;
+                self.line.close(close).await;
             }
-            End::Stuck => self.line.close(SLOW_CONSUMER.0, SLOW_CONSUMER.1).await,
+            End::Stuck => self.line.close(Close::SLOW_CONSUMER).await,
             End::Broken => {}
         }
         leftover

@@ -5,12 +5,14 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
+use crate::close::Close;
+
 /// How the hub reaches a connection: one bit for "look again", one for "from the start", and a reason to close.
 #[derive(Debug, Default)]
 pub(crate) struct Doorbell {
     rung: Notify,
     from_start: AtomicBool,
-    close: Mutex<Option<(u16, &'static str)>>,
+    close: Mutex<Option<Close>>,
     gone: Notify,
 }
 
@@ -22,7 +24,7 @@ impl Doorbell {
         self.rung.notify_one();
     }
 
-    pub(crate) fn close(&self, with: (u16, &'static str)) {
+    pub(crate) fn close(&self, with: Close) {
         self.close.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(with);
         self.rung.notify_one();
     }
@@ -48,7 +50,7 @@ impl Doorbell {
     }
 
     /// The Close that the hub wants.
-    pub(crate) fn wants_close(&self) -> Option<(u16, &'static str)> {
+    pub(crate) fn wants_close(&self) -> Option<Close> {
         *self.close.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -18,14 +18,13 @@ use claudemesh_proto::presence::Peer;
 use claudemesh_proto::{ConnectionId, MemberId, MeshId, PresenceId, PublicKey, Timestamp};
 use claudemesh_store::{Recipient, Ring};
 
+use crate::close::Close;
+
 pub(crate) use doorbell::Doorbell;
 pub(crate) use lease::LeaseKey;
 pub(crate) use presence::Presence;
 use room::{Room, Seated};
 pub(crate) use seat::{Parting, Seat};
-
-/// The Close of a broker that stops.
-pub(crate) const SHUTTING_DOWN: (u16, &str) = (1001, "shutting down");
 
 /// How many connections there may be.
 #[derive(Debug, Clone, Copy)]
@@ -166,7 +165,7 @@ impl Hub {
     }
 
     /// Tells every connection to close, because the broker stops.
-    pub(crate) fn close_all(&self, with: (u16, &'static str)) {
+    pub(crate) fn close_all(&self, with: Close) {
         self.rooms().values().for_each(|room| room.close_all(with));
     }
 

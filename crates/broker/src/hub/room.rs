@@ -7,6 +7,7 @@ use claudemesh_proto::presence::{Peer, PeerRole};
 use claudemesh_proto::{ConnectionId, MemberId, PresenceId, PublicKey, Timestamp};
 use claudemesh_store::Recipient;
 
+use crate::close::Close;
 use crate::hub::{Doorbell, LeaseKey, Parting, Presence, Takes};
 
 #[derive(Debug, Default)]
@@ -46,8 +47,6 @@ pub(super) struct Seated {
     /// The open connection that gave way.
     pub(super) predecessor: Option<Arc<Doorbell>>,
 }
-
-const REPLACED: (u16, &str) = (1000, "session_replaced");
 
 impl Occupant {
     fn doorbell(&self) -> Option<&Doorbell> {
@@ -107,7 +106,7 @@ impl Room {
         let mut bereft = Vec::new();
         if let Some(old) = self.leases.get(&presence.lease).cloned().and_then(|id| self.remove(&id)) {
             if let Socket::Open { doorbell, .. } = &old.socket {
-                doorbell.close(REPLACED);
+                doorbell.close(Close::REPLACED);
                 predecessor = Some(Arc::clone(doorbell));
             }
             bereft.push(Recipient::Member(old.presence.member_id.clone()));
@@ -255,7 +254,7 @@ impl Room {
         }
     }
 
-    pub(super) fn close_all(&self, with: (u16, &'static str)) {
+    pub(super) fn close_all(&self, with: Close) {
         self.presences.values().filter_map(Occupant::doorbell).for_each(|doorbell| doorbell.close(with));
     }
 

@@ -10,6 +10,8 @@ use claudemesh_proto::presence::PeerRole;
 use claudemesh_proto::{ErrorCode, MeshId, PublicKey, Signature, Timestamp, canonical};
 use claudemesh_store::{Admission, Admitted, SessionClaim, Welcome};
 
+use crate::close::Close;
+
 /// A handshake as it arrived.
 #[derive(Debug)]
 pub(crate) enum Greeting {
@@ -30,18 +32,15 @@ pub(crate) struct Verified {
 pub(crate) struct Rejection {
     pub(crate) code: ErrorCode,
     pub(crate) message: String,
-    pub(crate) close: (u16, &'static str),
+    pub(crate) close: Close,
     /// The `reason` label of the metric.
     pub(crate) reason: &'static str,
 }
 
-pub(crate) const POLICY_VIOLATION: u16 = 1008;
-const BANNED: u16 = 4002;
-
 impl Rejection {
     fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         let reason = code.as_str();
-        Self { code, message: message.into(), close: (POLICY_VIOLATION, reason), reason }
+        Self { code, message: message.into(), close: Close::policy_violation(reason), reason }
     }
 
     pub(crate) fn capacity() -> Self {
@@ -104,7 +103,7 @@ pub(crate) fn welcome(admitted: Admitted, peer_role: PeerRole) -> Result<Box<Wel
         }
         Admitted::Revoked { mesh_name } => {
             let message = format!("You've been removed from \"{mesh_name}\". Contact the mesh owner to rejoin.");
-            Rejection { close: (BANNED, "banned"), ..Rejection::new(ErrorCode::Revoked, message) }
+            Rejection { close: Close::BANNED, ..Rejection::new(ErrorCode::Revoked, message) }
         }
         Admitted::Unknown => {
             let message = if session { "parent pubkey not found in mesh" } else { "pubkey not found in mesh" };
