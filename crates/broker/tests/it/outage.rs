@@ -57,8 +57,8 @@ async fn a_database_that_goes_away_is_said_and_comes_back_under_open_connections
 #[tokio::test(flavor = "multi_thread")]
 async fn who_leaves_while_the_database_is_away_is_gone_and_the_next_one_takes_its_mail() {
     let own = tempfile::tempdir().unwrap();
-    let database = Database::make(Kind::Postgres, own.path()).await;
-    let Database::Postgres { url, .. } = &database else { unreachable!("it is PostgreSQL") };
+    let database = TestDatabase::make(Kind::Postgres, own.path()).await;
+    let TestDatabase::Postgres { url, .. } = &database else { unreachable!("it is PostgreSQL") };
     let (head, rest) = url.split_once('@').unwrap();
     let (server, name) = rest.split_once('/').unwrap();
     let wall = Wall::before(server.to_owned()).await;
