@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::App;
 use crate::calls::Live;
 use crate::close::Close;
+use crate::edge::guests::Guest;
 use crate::edge::line::{Incoming, Line, Stuck};
 use crate::fault::Fault;
 use crate::hub::{Doorbell, Entered, LeaseKey, Presence};
@@ -42,11 +43,12 @@ enum End {
 pub(crate) async fn greet(
     app: &Arc<App>,
     mut line: Line,
-    address: Option<IpAddr>,
+    (address, stranger): (Option<IpAddr>, Guest),
     stop: &CancellationToken,
 ) -> Option<(Line, Box<Greeted>)> {
+    let mut stranger = Some(stranger);
     let end = tokio::select! {
-        end = until_hello(app, &mut line, address) => end,
+        end = until_hello(app, &mut line, (address, &mut stranger)) => end,
         () = tokio::time::sleep(app.settings.config.hello_timeout) => End::Refused(None, Close::HELLO_TIMEOUT),
         () = stop.cancelled() => End::Refused(None, Close::SHUTTING_DOWN),
     };
@@ -64,7 +66,11 @@ pub(crate) async fn greet(
     None
 }
 
-async fn until_hello(app: &Arc<App>, line: &mut Line, address: Option<IpAddr>) -> End {
+async fn until_hello(
+    app: &Arc<App>,
+    line: &mut Line,
+    (address, stranger): (Option<IpAddr>, &mut Option<Guest>),
+) -> End {
     loop {
         let text = match line.next().await {
             Incoming::Text(text) => text,
@@ -77,6 +83,8 @@ async fn until_hello(app: &Arc<App>, line: &mut Line, address: Option<IpAddr>) -
         let (fault, request_id) = match read(&text) {
             Ok(greeting) => match admit(app, *greeting).await {
                 Ok((greeted, ack)) => {
+                    // No stranger any more, before anybody is told so.
+                    *stranger = None;
                     if say(line, BrokerFrame::HelloAck(Box::new(ack)), None).await.is_err() {
                         return End::Broken;
                     }

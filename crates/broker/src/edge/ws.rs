@@ -48,11 +48,10 @@ const HANDOVER: Duration = Duration::from_secs(1);
 pub(crate) async fn serve(
     running: Arc<Running>,
     socket: WebSocketStream<TokioIo<Upgraded>>,
-    (address, stranger): (Option<IpAddr>, Guest),
+    whence: (Option<IpAddr>, Guest),
 ) {
     let line = Line::new(socket, running.app.settings.config.write_timeout);
-    let greeted = Box::pin(greet::greet(&running.app, line, address, &running.stop)).await;
-    drop(stranger);
+    let greeted = Box::pin(greet::greet(&running.app, line, whence, &running.stop)).await;
     let Some((line, greeted)) = greeted else { return };
     if running.stop.is_cancelled() {
         // It came in after everybody was told to go.
