@@ -192,7 +192,8 @@ impl Mail {
     /// When something has to be asked, if nothing happens before.
     pub(crate) fn deadline(&self, app: &App) -> Option<Instant> {
         let (now, time) = (app.clock.instant(), app.clock.now());
-        let lease_end = self.mailbox.next_lease_end().map(|end| {
+        // While the store is asked for what is overdue, there is nothing to do about it.
+        let lease_end = self.mailbox.next_lease_end().filter(|_| self.again.is_none()).map(|end| {
             let left = if end > time { end.distance(time) } else { Duration::ZERO };
             (now + left.max(SHORTEST_WAIT)).max(self.look_from)
         });
