@@ -18,6 +18,9 @@ pub(crate) struct App {
     pub(crate) clock: Clock,
     pub(crate) limits: Limits,
     pub(crate) metrics: Metrics,
+    /// Who joins or makes a mesh waits here, and one at a time goes on to the database: anybody may come, any number of them, and
+    /// messages wait for no more than one.
+    pub(crate) door: tokio::sync::Mutex<()>,
     pub(crate) settings: Settings,
 }
 

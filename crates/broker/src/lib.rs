@@ -98,7 +98,8 @@ impl Broker {
             config,
         };
         let limits = Limits::new(&settings.config);
-        let app = Arc::new(App { store, hub, clock, limits, metrics: metrics::Metrics::default(), settings });
+        let (metrics, door) = (metrics::Metrics::default(), tokio::sync::Mutex::default());
+        let app = Arc::new(App { store, hub, clock, limits, metrics, door, settings });
         let running = Arc::new(Running { app, tasks: TaskTracker::new(), stop: CancellationToken::new() });
         running.tasks.spawn(server::accept(listener, Arc::clone(&running)));
         running.tasks.spawn(jobs::sweep::leases(Arc::clone(&running)));

@@ -98,7 +98,9 @@ pub(crate) async fn join(app: &App, join: Join) -> Result<Joined, NotJoined> {
     // admin, both well signed, would together make an admin.
     let is_what_the_token_says = InvitePayload::from_token(&token).is_ok_and(|said| said == payload);
     let redemption = Redemption { mesh_id, token, role, is_what_the_token_says, pubkey, display_name };
+    let turn = app.door.lock().await;
     let redeemed = app.store.redeem_invite(&redemption).await.map_err(unavailable)?;
+    drop(turn);
     match redeemed {
         Redeemed::Joined(member_id) => {
             tracing::info!(mesh.id = %redemption.mesh_id, member.id = %member_id, "a member joined");

@@ -31,10 +31,12 @@ pub(crate) fn may_create(settings: &Settings, is_local: bool, bearer: Option<&st
 /// Checks both signatures and makes the mesh, with its creator as admin.
 pub(crate) async fn create(app: &App, request: &MeshCreate) -> Result<MeshCreated, NotCreated> {
     let mesh = check(request, app.clock.now()).map_err(NotCreated::Refused)?;
+    let turn = app.door.lock().await;
     let made = app.store.create_mesh(&mesh).await.map_err(|error| {
         tracing::error!(error = %error, "a mesh could not be made");
         NotCreated::Unavailable
     })?;
+    drop(turn);
     let made = made.ok_or(NotCreated::Refused(MeshCreateError::SlugTaken))?;
     tracing::info!(mesh.id = %made.mesh_id, member.id = %made.member_id, "a mesh was made");
     Ok(MeshCreated { mesh_id: made.mesh_id, slug: mesh.slug, member_id: made.member_id })

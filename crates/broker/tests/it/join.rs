@@ -1,8 +1,12 @@
 //! `POST /join`: every code in its order.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use claudemesh_keys::Identity;
-use claudemesh_testkit::{Mesh, Request, Setup, TestMesh, Wire, invite_token, merged};
+use claudemesh_testkit::{Mesh, Request, Setup, TestMesh, Wire, eventually, invite_token, merged};
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 on_both!(each_check_comes_before_the_next, a_key_joins_once_and_uses_one_use, the_last_use_goes_to_one_of_many,);
 
@@ -131,4 +135,41 @@ async fn a_body_that_is_no_json_or_too_large_is_refused_and_said() {
     assert_eq!((answer.status, answer.json()), (413, json!({"ok": false, "error": "payload too large"})));
     let nested = format!("{{\"invite_payload\":{}{}}}", "[".repeat(30_000), "]".repeat(30_000));
     assert_eq!(mesh.http(&Request::post_bytes("/join", nested.into_bytes())).await.status, 400);
+}
+
+/// Whoever has an invite may ask again and again. Messages do not wait behind all who do.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_joins_does_not_hold_up_messages() {
+    const FLOOD: usize = 64;
+    const MESSAGES: usize = 30;
+    let mesh = TestMesh::start().await;
+    let (mesh_of_ann, ann, bob) = mesh.pair().await;
+    let mut sender = mesh.connect(&ann.hello()).await;
+    let mut receiver = mesh.connect(&bob.hello()).await;
+    let (payload, token) = mesh_of_ann.token("member");
+    sender.ask(json!({"type": "invite_create", "token": token})).await;
+    let again = json!({
+        "invite_token": token, "invite_payload": payload, "peer_pubkey": bob.key(), "display_name": "Bob",
+    });
+    let joins = Arc::new(AtomicUsize::new(0));
+    let mut flood = JoinSet::new();
+    for _ in 0..FLOOD {
+        let (address, again, joins) = (mesh.address, again.clone(), Arc::clone(&joins));
+        flood.spawn(async move {
+            loop {
+                let answer = Request::post("/join", &again).send(address).await;
+                assert_eq!(answer.json()["alreadyMember"], true);
+                joins.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+    }
+    eventually("the flood is under way", async || joins.load(Ordering::Relaxed) > FLOOD).await;
+    let before = joins.load(Ordering::Relaxed);
+    for _ in 0..MESSAGES {
+        sender.deliver(&bob.key(), "x").await;
+        receiver.receive().await;
+    }
+    let meanwhile = joins.load(Ordering::Relaxed) - before;
+    assert!(meanwhile < 20 * MESSAGES, "{meanwhile} joins went before {MESSAGES} messages");
+    flood.shutdown().await;
 }
