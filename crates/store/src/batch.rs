@@ -141,8 +141,8 @@ pub(crate) async fn commit(
 }
 
 impl Batch {
-    /// Reads the heads of the meshes in the batch. On PostgreSQL this locks them, in the order of their ids: a mesh
-    /// commits one batch at a time in the whole cluster, so what a batch reads stays true until it commits.
+    /// Begins. PostgreSQL's heads of the meshes are read and locked, always in the order of their ids, so that of all brokers only
+    /// this one writes to them, and what is read next holds until the commit.
     async fn begin(mut tx: Tx, settings: Settings, now: Timestamp, entries: &[Entry]) -> sqlx::Result<Self> {
         const HEADS: Sql = sql!(
             "select h.mesh_id, h.message_seq, (extract(epoch from clock_timestamp()) * 1000)::bigint from mesh_head h \

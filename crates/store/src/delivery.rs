@@ -1,7 +1,7 @@
 //! Handing over what is kept: claiming, and claiming again.
 //!
-//! A claim holds a delivery for one connection of one incarnation of a broker, until a time. It ends by itself when that time
-//! passes or when the incarnation's heart stops, so that no row ever waits for a connection that no longer exists.
+//! A claim names a connection, the start of the broker that it belongs to, and the time until which it holds. When that time is over,
+//! or that broker's heart stands still, the row is free without anybody having to free it.
 
 use std::collections::HashSet;
 use std::time::Duration;

@@ -1,11 +1,11 @@
 //! The journal: everything hot is written here, by one task per shard, in batches that form by themselves.
 //!
-//! A shard takes whatever has arrived, commits it in one transaction, and answers after the commit. While that commit syncs,
-//! the next batch gathers; there is no timer. SQLite has one shard, because it has one writer. On PostgreSQL a mesh belongs to
-//! one shard, which keeps its order, and different meshes commit in parallel.
+//! A shard writes everything that is in its queue in one transaction and then answers; what arrives meanwhile is the next batch,
+//! so that a busy broker has large batches and an idle one no delay. SQLite has a single shard for its single writer. On
+//! PostgreSQL each mesh has its shard, and so keeps its order while others commit beside it.
 //!
-//! A batch never fails for one row: when the database refuses it for what it held, it is halved until the culprit is alone.
-//! Rows handed to a connection that did not wait for them are freed at once.
+//! A database that refuses a batch for its content gets it again in halves, down to the one request that is refused alone. Rows
+//! handed to a connection that is gone are freed at once; a claim that found nothing waits (`standing`).
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::pin::Pin;

@@ -34,9 +34,7 @@ pub(crate) async fn begin(db: &Db, name: &str) -> sqlx::Result<i64> {
 /// Says every two seconds that this node lives.
 pub(crate) async fn beat_for_ever(db: &Db, incarnation: i64) {
     const BEAT: Sql = sql!(
-        sqlite: "select 1",
-        postgres: "update node set heartbeat_at = (extract(epoch from clock_timestamp()) * 1000)::bigint \
-                   where incarnation = $1",
+        "update node set heartbeat_at = (extract(epoch from clock_timestamp()) * 1000)::bigint where incarnation = $1"
     );
     loop {
         tokio::time::sleep(HEARTBEAT_EVERY).await;

@@ -1,8 +1,8 @@
 //! What a connection has been handed and not yet acknowledged, and where it goes on.
 //!
-//! The window is 256 rows or 1 MiB. It is refilled when half of it is free again, so that a slow reader does not cost a claim
-//! per message. A row that is not acknowledged when its lease ends is handed over again, with everything after it, in order;
-//! its next lease is twice as long, up to 10 minutes.
+//! It holds 256 rows or 1 MiB and asks for more when half of that is free: a slow reader does not cost a claim per message. When a
+//! lease ends without an acknowledgement, that row and all after it are handed over once more, in order, for twice as long each
+//! time, 10 minutes at most.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
