@@ -186,6 +186,7 @@ impl Batch {
         let (appended, accepted) = message::decide(self, &messages, &questions, (earlier, named))?;
         done.extend(places.into_iter().zip(appended.into_iter().map(Outcome::Appended)));
         self.write(&accepted).await?;
+        settle::release_unanswered(self, &sorted.releases).await?;
         Ok(done)
     }
 

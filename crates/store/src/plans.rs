@@ -128,7 +128,8 @@ async fn write(
         .await
         .unwrap();
     let held = rows.iter().map(|row| (row.delivery, recipient.clone())).collect();
-    store.release(Release { mesh_id: mesh_id.clone(), connection, held }).await.await.unwrap();
+    let unanswered = vec![recipient.clone()];
+    store.release(Release { mesh_id: mesh_id.clone(), connection, held, unanswered }).await.await.unwrap();
     let by_message = Settled::Message(last.clone().unwrap(), vec![recipient]);
     for which in [Settled::Held(rows[0].delivery), by_message] {
         store.settle(Settle { mesh_id: mesh_id.clone(), by: bob.clone(), which }).await.await.unwrap();

@@ -84,8 +84,8 @@ impl Request {
             _ => return None,
         };
         let held: Vec<_> = rows.into_iter().map(|row| (row.delivery, row.recipient)).collect();
-        (!held.is_empty())
-            .then(|| Self::Release(Release { mesh_id: mesh_id.clone(), connection: connection.clone(), held }))
+        let (mesh_id, connection) = (mesh_id.clone(), connection.clone());
+        (!held.is_empty()).then(|| Self::Release(Release { mesh_id, connection, held, unanswered: Vec::new() }))
     }
 }
 

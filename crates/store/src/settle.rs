@@ -8,6 +8,7 @@ use crate::batch::Batch;
 use crate::delivery::DeliveryId;
 use crate::look_up::Endable;
 use crate::recipient::Recipient;
+use crate::sql::{Sql, sql};
 
 /// A recipient has a message.
 #[derive(Debug, Clone)]
@@ -38,6 +39,24 @@ pub struct Release {
     pub connection: ConnectionId,
     /// What it held, and for whom.
     pub held: Vec<(DeliveryId, Recipient)>,
+    /// Whose mail it may hold besides, because a claim for them got no answer.
+    pub unanswered: Vec<Recipient>,
+}
+
+/// Frees what connections that are gone may hold without knowing it.
+pub(crate) async fn release_unanswered(batch: &mut Batch, releases: &[&Release]) -> sqlx::Result<()> {
+    const FREE: Sql = sql!(
+        "update delivery set claim_incarnation = null, claim_connection = null, claim_until = null \
+         where mesh_id = $1 and recipient = $2 and state = 'queued' and claim_connection = $3"
+    );
+    for release in releases {
+        for recipient in &release.unanswered {
+            let recipient = recipient.to_string();
+            let values = [release.mesh_id.as_str().into(), (&recipient).into(), release.connection.as_str().into()];
+            batch.connection().later(FREE, &values).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Acknowledgements as the rows that [`LOOK_UP`](crate::look_up::LOOK_UP) reads: by delivery, and by message.
@@ -73,7 +92,8 @@ pub(crate) fn settle(batch: &mut Batch, found: impl IntoIterator<Item = Endable>
 pub(crate) fn release(batch: &mut Batch, releases: &[&Release]) {
     for release in releases {
         batch.freed.extend(release.held.iter().map(|(delivery, _)| (delivery.0, release.connection.clone())));
-        let recipients: HashSet<&Recipient> = release.held.iter().map(|(_, recipient)| recipient).collect();
+        let known = release.held.iter().map(|(_, recipient)| recipient);
+        let recipients: HashSet<&Recipient> = known.chain(&release.unanswered).collect();
         for recipient in recipients {
             batch.ring_again(&release.mesh_id, recipient);
         }

@@ -9,7 +9,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use claudemesh_proto::message::ClientAck;
-use claudemesh_store::{Claim, Claimed, DeliveryId, Pending, Recipient, Reclaim, Release, Ring, StoreError, Withdraw};
+use claudemesh_store::{Claim, Claimed, DeliveryId, Pending, Recipient, Reclaim, Release, StoreError, Withdraw};
 
 use crate::app::App;
 use crate::calls::Live;
@@ -37,12 +37,7 @@ pub(crate) struct Mail {
 }
 
 /// What a connection that is gone could not give back.
-pub(crate) struct Leftover {
-    release: Release,
-    is_unanswered: bool,
-    lease: Duration,
-    recipients: Vec<Recipient>,
-}
+pub(crate) struct Leftover(Release);
 
 /// The question for what is next.
 struct Next {
@@ -216,13 +211,12 @@ impl Mail {
                 Err(_) => self.is_unanswered = true,
             }
         }
-        let (mesh_id, connection) = (live.mesh_id.clone(), live.seat.connection().clone());
-        let release = Release { mesh_id, connection, held: self.mailbox.give_back() };
-        let is_released = release.held.is_empty() || app.store.release(release.clone()).await.await.is_ok();
         let session = (live.sender_pubkey != live.member_pubkey).then_some(Recipient::Session(live.sender_pubkey));
-        let recipients = std::iter::once(Recipient::Member(live.member_id.clone())).chain(session).collect();
-        let (is_unanswered, lease) = (self.is_unanswered, self.mailbox.lease());
-        (!is_released || is_unanswered).then_some(Leftover { release, is_unanswered, lease, recipients })
+        let recipients = std::iter::once(Recipient::Member(live.member_id.clone())).chain(session);
+        let unanswered = if self.is_unanswered { recipients.collect() } else { Vec::new() };
+        let (mesh_id, connection) = (live.mesh_id.clone(), live.seat.connection().clone());
+        let leftover = Leftover(Release { mesh_id, connection, held: self.mailbox.give_back(), unanswered });
+        (!leftover.is_given_back(app).await).then_some(leftover)
     }
 }
 
@@ -240,15 +234,14 @@ fn withdrawal(live: &Live) -> Withdraw {
 impl Leftover {
     /// Gives it back once the store can take it. Nobody would look for it otherwise: a lease that ends rings for nobody.
     pub(crate) async fn give_back(self, app: &App) {
-        while !self.release.held.is_empty() && app.store.release(self.release.clone()).await.await.is_err() {
+        while !self.is_given_back(app).await {
             tokio::time::sleep(RETRY).await;
         }
-        if self.is_unanswered {
-            // Which rows these are is not known; they are free when the lease has ended that they were asked for.
-            tokio::time::sleep(self.lease).await;
-            let ring = |recipient| Ring { mesh_id: self.release.mesh_id.clone(), recipient, from_start: true };
-            let rings: Vec<Ring> = self.recipients.into_iter().map(ring).collect();
-            app.hub.ring(&rings);
-        }
+    }
+
+    async fn is_given_back(&self, app: &App) -> bool {
+        let Self(release) = self;
+        release.held.is_empty() && release.unanswered.is_empty()
+            || app.store.release(release.clone()).await.await.is_ok()
     }
 }

@@ -18,6 +18,7 @@ on_both! {
     urgent_only_passes_over_the_rest,
     released_rows_go_before_later_ones,
     what_a_lost_answer_held_is_handed_out_again_in_order,
+    what_a_lost_answer_held_is_free_when_its_connection_is_gone,
     one_recipient_asked_for_twice_in_one_batch,
     who_is_left_with_nothing_beside_another_does_not_wait_while_there_is_more,
     a_claim_and_a_reclaim_in_one_batch_do_not_share_a_row,
@@ -145,6 +146,23 @@ async fn what_a_lost_answer_held_is_handed_out_again_in_order(ground: &Ground) {
     let retry = |connection| Claim { is_retry: true, ..town.wish(town.bob.recipient(), connection) };
     assert_eq!(texts(&store.claim(retry(&other)).await.await.unwrap()), ["c"], "what others hold stays theirs");
     assert_eq!(texts(&store.claim(retry(&connection)).await.await.unwrap()), ["a", "b"]);
+    store.close().await;
+}
+
+async fn what_a_lost_answer_held_is_free_when_its_connection_is_gone(ground: &Ground) {
+    let store = ground.open().await;
+    let town = Town::found(&store).await;
+    let (gone, other, next) = (fresh_connection(), fresh_connection(), fresh_connection());
+    town.tell_bob("another's").await;
+    assert_eq!(town.bob_gets(&other).await, ["another's"]);
+    town.tell_bob("lost").await;
+    assert_eq!(town.bob_gets(&gone).await, ["lost"]);
+    let waiting = store.claim(Claim { waits: true, ..town.wish(town.bob.recipient(), &next) }).await;
+    let mesh_id = town.mesh.clone();
+    let release = Release { mesh_id, connection: gone, held: vec![], unanswered: vec![town.bob.recipient()] };
+    store.release(release).await.await.unwrap();
+    let rows = tokio::time::timeout(Duration::from_secs(5), waiting).await.expect("it is free").unwrap();
+    assert_eq!(texts(&rows), ["lost"]);
     store.close().await;
 }
 
@@ -277,7 +295,7 @@ async fn many_claimers_never_hold_one_row_at_once(ground: &Ground) {
             settled.lock().unwrap().extend(keep.iter().map(|row| row.delivery));
             town.settle_held(&keep).await;
             let give_back = give_back.into_iter().map(|row| (row.delivery, row.recipient)).collect();
-            let release = Release { mesh_id: town.mesh.clone(), connection, held: give_back };
+            let release = Release { mesh_id: town.mesh.clone(), connection, held: give_back, unanswered: vec![] };
             town.store.release(release).await.await.unwrap();
         }
     };

@@ -167,7 +167,7 @@ impl Town {
 
     pub(crate) async fn release(&self, connection: &ConnectionId, rows: &[Claimed]) {
         let held: Vec<(DeliveryId, Recipient)> = rows.iter().map(|row| (row.delivery, row.recipient.clone())).collect();
-        let release = Release { mesh_id: self.mesh.clone(), connection: connection.clone(), held };
+        let release = Release { mesh_id: self.mesh.clone(), connection: connection.clone(), held, unanswered: vec![] };
         self.store.release(release).await.await.unwrap();
     }
 

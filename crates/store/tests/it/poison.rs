@@ -105,7 +105,12 @@ async fn everything_of_many_kinds_and_meshes_goes_in_one_batch(ground: &Ground) 
                 store.admit(town.hello(town.bob.key, None)).await,
                 store.settle(Settle { mesh_id: mesh_id.clone(), by: town.bob.id.clone(), which }).await,
                 store
-                    .release(claudemesh_store::Release { mesh_id, connection: connection.clone(), held: give_back })
+                    .release(claudemesh_store::Release {
+                        mesh_id,
+                        connection: connection.clone(),
+                        held: give_back,
+                        unanswered: vec![],
+                    })
                     .await,
             )
         });
