@@ -228,7 +228,7 @@ impl Connection {
             ),
         };
         if let Some(settle) = settle {
-            // The client expects no answer. Should the commit fail, the lease ends and the row comes again.
+            // The client has it and expects no answer. Should the commit fail, the row comes again to its next connection.
             drop(self.app.store.settle(settle).await);
         }
     }
