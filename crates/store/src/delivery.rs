@@ -327,7 +327,9 @@ async fn take(
         .collect();
     let incarnation = batch.settings.incarnation;
     let taken = batch.last_rows(TAKE, &[(&json(&rows)?).into(), incarnation.into()]).await?;
-    let found: Vec<Found> = taken.first().map_or_else(|| Ok(Vec::new()), |row| row.folded(0))?;
+    let found: sqlx::Result<Vec<Found>> = taken.first().map_or_else(|| Ok(Vec::new()), |row| row.folded(0));
+    // It may be committed by now: whose fault it is must not be looked for by writing the halves of the batch again.
+    let found = found.map_err(|error| sqlx::Error::Protocol(error.to_string()))?;
     let mut chosen: Vec<Option<Chosen>> = chosen.into_iter().map(Some).collect();
     let claimed = found.into_iter().filter_map(|row| {
         #[rustfmt::skip]
