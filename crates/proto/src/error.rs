@@ -58,6 +58,12 @@ error_codes! {
     Forbidden = "forbidden",
     /// There is no such thing, or not for this caller.
     NotFound = "not_found",
+    /// The target is missing, or one that may not be named here.
+    Invalid = "invalid",
+    /// The audit log cannot be read just now.
+    AuditQueryError = "audit_query_error",
+    /// The audit log cannot be checked just now.
+    AuditVerifyError = "audit_verify_error",
     /// Too much in too little time.
     RateLimit = "rate_limit",
     /// The invite token cannot be accepted; the message says why.

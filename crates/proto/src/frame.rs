@@ -6,13 +6,17 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::audit::{AuditQuery, AuditResult, AuditVerifyResult};
+use crate::ban::{BanAck, BanTarget, ListBansResult, SendAway, SentAway, UnbanAck};
 use crate::error::ErrorCode;
+use crate::grant::{GrantSet, Grants};
+use crate::group::{JoinGroup, LeaveGroup};
 use crate::hello::{Hello, HelloAck, Place, SessionHello};
 use crate::invite::{InviteCreate, InviteCreated, InviteListResponse, InviteRevoke, InviteRevokeResponse};
 use crate::limits::{MAX_CLIENT_ID_BYTES, MAX_JSON_DEPTH};
-use crate::member::MemberListResponse;
+use crate::member::{MemberListResponse, MemberUpdate, MemberUpdated};
 use crate::message::{Ack, ClientAck, MessageStatus, MessageStatusResult, Push, Send};
-use crate::presence::PeersList;
+use crate::presence::{PeersList, SetProfile, SetStats, SetStatus, SetSummary, SetVisible};
 
 /// A request without fields of its own.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,8 +71,42 @@ frames! {
         MessageStatus(MessageStatus) = "message_status",
         /// Asks who is here.
         ListPeers(Empty) = "list_peers",
+        /// Says how busy the client is.
+        SetStatus(SetStatus) = "set_status",
+        /// Says what the client works on.
+        SetSummary(SetSummary) = "set_summary",
+        /// Shows or hides the client.
+        SetVisible(SetVisible) = "set_visible",
+        /// Says who the client is.
+        SetProfile(SetProfile) = "set_profile",
+        /// Says what the client has done.
+        SetStats(SetStats) = "set_stats",
+        /// Joins a group.
+        JoinGroup(JoinGroup) = "join_group",
+        /// Leaves a group.
+        LeaveGroup(LeaveGroup) = "leave_group",
+        /// Sets what others may do to the caller.
+        GrantSet(GrantSet) = "grant_set",
+        /// Asks for what others may do to the caller.
+        GrantList(Empty) = "grant_list",
         /// Asks who belongs to the mesh.
         MemberList(Empty) = "member_list",
+        /// Changes what is known of a member.
+        MemberUpdate(MemberUpdate) = "member_update",
+        /// Closes connections of sessions, for a minute.
+        Kick(SendAway) = "kick",
+        /// Closes connections.
+        Disconnect(SendAway) = "disconnect",
+        /// Removes a member.
+        Ban(BanTarget) = "ban",
+        /// Takes a member back.
+        Unban(BanTarget) = "unban",
+        /// Asks who is banned.
+        ListBans(Empty) = "list_bans",
+        /// Asks for entries of the audit log.
+        AuditQuery(AuditQuery) = "audit_query",
+        /// Asks whether the audit log is whole.
+        AuditVerify(Empty) = "audit_verify",
         /// Registers an invite.
         InviteCreate(InviteCreate) = "invite_create",
         /// Asks for the invites.
@@ -93,6 +131,26 @@ frames! {
         MessageStatusResult(MessageStatusResult) = "message_status_result",
         /// Answers `list_peers`.
         PeersList(PeersList) = "peers_list",
+        /// Answers `grant_set`.
+        GrantSetResponse(Grants) = "grant_set_response",
+        /// Answers `grant_list`.
+        GrantListResponse(Grants) = "grant_list_response",
+        /// Answers `member_update`.
+        MemberUpdated(MemberUpdated) = "member_updated",
+        /// Answers `kick`.
+        KickAck(SentAway) = "kick_ack",
+        /// Answers `disconnect`.
+        DisconnectAck(SentAway) = "disconnect_ack",
+        /// Answers `ban`.
+        BanAck(BanAck) = "ban_ack",
+        /// Answers `unban`.
+        UnbanAck(UnbanAck) = "unban_ack",
+        /// Answers `list_bans`.
+        ListBansResult(ListBansResult) = "list_bans_result",
+        /// Answers `audit_query`.
+        AuditResult(AuditResult) = "audit_result",
+        /// Answers `audit_verify`.
+        AuditVerifyResult(AuditVerifyResult) = "audit_verify_result",
         /// Answers `member_list`.
         MemberListResponse(MemberListResponse) = "member_list_response",
         /// Answers `invite_create`.
@@ -290,7 +348,7 @@ mod tests {
     #[test]
     fn every_frame_is_tagged_with_its_word() {
         for kind in ClientFrame::TYPES {
-            let text = format!(r#"{{"type":"{kind}","timestamp":1}}"#);
+            let text = format!(r#"{{"type":"{kind}","timestamp":1,"visible":true}}"#);
             let frame = ClientFrame::read(kind, &text).unwrap().unwrap();
             assert_eq!(frame.kind(), *kind);
             assert_eq!(serde_json::to_value(&frame).unwrap()["type"], *kind);

@@ -159,12 +159,38 @@ pub struct HelloAck {
     /// When the member was last seen, with `restored`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_seen_at: Option<Timestamp>,
+    /// What the member worked on when it was last seen, with `restored`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_summary: Option<String>,
+    /// The groups it was in, with `restored`, when the handshake named none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored_groups: Option<Vec<Group>>,
+    /// What its clients have done in all, with `restored`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored_stats: Option<RestoredStats>,
+    /// What lets a hook of this session report its status: `Authorization: Bearer` of `POST /hook/set-status`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook_token: Option<String>,
     /// Deployed services; existing clients want the array on `hello`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub services: Option<Vec<serde_json::Value>>,
     /// Which of the announced capabilities the broker honours.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub capabilities: Vec<String>,
+}
+
+/// Totals over all connections of a member.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RestoredStats {
+    /// Messages received.
+    pub messages_in: u64,
+    /// Messages sent.
+    pub messages_out: u64,
+    /// Tools called.
+    pub tool_calls: u64,
+    /// Errors met.
+    pub errors: u64,
 }
 
 /// How a member is set up.

@@ -13,12 +13,20 @@
 //! - **delivery**: one message for one recipient, with the state it is in.
 //! - **claim**: a connection's exclusive hold on a delivery for a while.
 //! - **invite**: an owner-signed token that makes its bearer a member.
+//! - **group**: a name that members gather under; **grant**: what a member lets a sender do to it.
+//! - **status**: whether a presence is `idle`, `working` or `dnd`; **system event**: what is told to whoever is connected.
+//! - **audit log**: the hash chain of what happened in a mesh; a **checkpoint** is the broker's signature under its head.
 //! - **ext**: a JSON object beside a ciphertext that the broker carries byte for byte and does not look into.
 #![warn(missing_docs)]
 
+pub mod audit;
+pub mod ban;
 pub mod canonical;
 pub mod error;
+pub mod event;
 pub mod frame;
+pub mod grant;
+pub mod group;
 pub mod hello;
 pub mod id;
 pub mod invite;
@@ -33,10 +41,12 @@ pub mod time;
 
 pub use error::ErrorCode;
 pub use frame::{Addressed, BrokerFrame, ClientFrame, ErrorFrame, Peek};
+pub use group::GroupName;
 pub use id::{ConnectionId, InviteId, MemberId, MeshId, MessageId, PresenceId};
 pub use key::{PublicKey, Signature};
 pub use member::MemberRole;
 pub use mesh::Slug;
-pub use message::{DeliveryState, Priority};
+pub use message::{DeliveryState, Priority, Target};
+pub use presence::{Status, StatusSource};
 pub use text::DisplayName;
 pub use time::Timestamp;

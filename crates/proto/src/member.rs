@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::hello::Group;
 use crate::id::MemberId;
 use crate::key::PublicKey;
 use crate::text::DisplayName;
@@ -70,4 +71,47 @@ pub struct Member {
     pub joined_at: Timestamp,
     /// Whether a connection of it is open.
     pub online: bool,
+    /// Free text beside the name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role_tag: Option<String>,
+    /// Groups that a new connection starts with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<Group>,
+    /// `push`, `inbox` or `off`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message_mode: Option<String>,
+    /// When it was last here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_seen_at: Option<Timestamp>,
+}
+
+/// Changes what is known of a member: oneself, as far as the mesh lets members, or anybody, by an admin. What is absent stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberUpdate {
+    /// Whom; absent means oneself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub member_id: Option<String>,
+    /// The name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display_name: Option<String>,
+    /// Free text beside the name; empty takes it away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role_tag: Option<String>,
+    /// Groups that a new connection starts with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub groups: Option<Vec<Group>>,
+    /// `push`, `inbox` or `off`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message_mode: Option<String>,
+    /// `admin` or `member`; by admins only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+}
+
+/// Answers `member_update`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberUpdated {
+    /// The member as it is now.
+    pub member: Member,
 }

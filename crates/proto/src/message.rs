@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::group::GroupName;
 use crate::id::{MemberId, MeshId, MessageId};
 use crate::key::PublicKey;
 use crate::limits::{MAX_CLIENT_ID_BYTES, MAX_EXT_BYTES, NONCE_BYTES};
@@ -47,13 +48,49 @@ impl FromStr for Priority {
     }
 }
 
+/// Whom a message is for: the `targetSpec`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// A member or a session, by its public key.
+    Key(PublicKey),
+    /// Everybody in the mesh: `*` or `@all`.
+    Everybody,
+    /// Everybody in a group or in one below it: `@name`.
+    Group(GroupName),
+}
+
+/// The text names nobody that a message could be for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadTarget {
+    /// It is not in the grammar.
+    #[error("must be a member's or session's key, *, @all or @group")]
+    Malformed,
+    /// It looks like a name: clients look those up themselves.
+    #[error("names nobody")]
+    Nobody,
+}
+
+impl FromStr for Target {
+    type Err = BadTarget;
+
+    fn from_str(text: &str) -> Result<Self, BadTarget> {
+        match text.split_at_checked(1) {
+            Some(("*", "")) => Ok(Self::Everybody),
+            Some(("@", "all")) => Ok(Self::Everybody),
+            Some(("@", group)) => group.parse().map(Self::Group).map_err(|_| BadTarget::Malformed),
+            None | Some(("*" | "#", _)) => Err(BadTarget::Malformed),
+            _ => text.parse().map(Self::Key).map_err(|_| BadTarget::Nobody),
+        }
+    }
+}
+
 /// `send` as it was written; [`Send::check`] makes it something to act on.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Send {
     /// Comes back as `ack.id`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// Whom it is for: a member's or session's public key.
+    /// Whom it is for, in the words of [`Target`].
     #[serde(default, rename = "targetSpec")]
     pub target_spec: String,
     /// `now`, `next` or `low`; absent means `next`.
@@ -80,7 +117,7 @@ pub struct Send {
 #[derive(Debug, Clone)]
 pub struct Outgoing {
     /// Whom it is for.
-    pub target: PublicKey,
+    pub target: Target,
     /// How urgent it is.
     pub priority: Priority,
     /// 24 bytes in padded base64, or empty.
@@ -115,7 +152,7 @@ impl Send {
     ///
     /// # Errors
     /// [`Invalid`] names the first field that is out of order.
-    pub fn check(self, target: PublicKey) -> Result<Outgoing, Invalid> {
+    pub fn check(self, target: Target) -> Result<Outgoing, Invalid> {
         let wrong = |field, why| Err(Invalid { field, why });
         if base64_len(&self.ciphertext).is_none_or(|length| length == 0) {
             return wrong("ciphertext", "must be padded standard base64, not empty");
@@ -317,12 +354,27 @@ mod tests {
     fn send(change: impl FnOnce(&mut Send)) -> Result<Outgoing, Invalid> {
         let mut send = Send { ciphertext: "aGVsbG8=".into(), nonce: "A".repeat(32), ..Send::default() };
         change(&mut send);
-        send.check(PublicKey::from_bytes([1; 32]))
+        send.check(Target::Key(PublicKey::from_bytes([1; 32])))
     }
 
     #[test]
     fn a_send_in_order_passes_and_defaults_to_next() {
         assert_eq!(send(|_| ()).unwrap().priority, Priority::Next);
+    }
+
+    #[test]
+    fn a_target_is_a_key_everybody_or_a_group() {
+        let key = "01".repeat(32);
+        assert_eq!(key.parse(), Ok(Target::Key(PublicKey::from_bytes([1; 32]))));
+        assert_eq!("*".parse(), Ok(Target::Everybody));
+        assert_eq!("@all".parse(), Ok(Target::Everybody));
+        assert_eq!("@a/B".parse(), Ok(Target::Group("a/b".parse().unwrap())));
+        for malformed in ["", "**", "*x", "@", "@@a", "@a b", "#", "#topic"] {
+            assert_eq!(malformed.parse::<Target>(), Err(BadTarget::Malformed), "{malformed}");
+        }
+        for nobody in ["Ann", "tag:x", "0101", "ü", &key[1..]] {
+            assert_eq!(nobody.parse::<Target>(), Err(BadTarget::Nobody), "{nobody}");
+        }
     }
 
     #[test]

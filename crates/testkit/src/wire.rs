@@ -30,6 +30,8 @@ pub struct Wire {
     socket: WebSocketStream<TcpStream>,
     /// Frames that were read while another was waited for.
     kept: VecDeque<Value>,
+    /// System events, which come at any time and are looked at only by who asks for them.
+    events: VecDeque<Value>,
     /// The `hello_ack`, once there was one.
     pub greeting: Value,
 }
@@ -70,7 +72,9 @@ impl Wire {
         }
         let opening = timeout(DEADLINE, tokio_tungstenite::client_async(request, stream));
         match opening.await.expect("a WebSocket in time") {
-            Ok((socket, _)) => Ok(Self { socket, kept: VecDeque::new(), greeting: Value::Null }),
+            Ok((socket, _)) => {
+                Ok(Self { socket, kept: VecDeque::new(), events: VecDeque::new(), greeting: Value::Null })
+            }
             Err(Error::Http(response)) => Err(response.status().as_u16()),
             Err(error) => panic!("no WebSocket: {error}"),
         }
@@ -231,6 +235,27 @@ impl Wire {
         assert!(self.kept.is_empty(), "unexpected: {:?}", self.kept);
     }
 
+    /// The next system event of this name; earlier ones of other names are passed over.
+    pub async fn event(&mut self, name: &str) -> Value {
+        let asking = async {
+            loop {
+                while let Some(event) = self.events.pop_front() {
+                    if event["event"] == name {
+                        return event;
+                    }
+                }
+                self.fence().await;
+            }
+        };
+        timeout(DEADLINE, asking).await.unwrap_or_else(|_| panic!("waited too long for the event {name}"))
+    }
+
+    /// The names of the system events that have come so far and that nobody looked at, oldest first.
+    pub async fn events(&mut self) -> Vec<String> {
+        self.fence().await;
+        self.events.drain(..).map(|event| event["event"].as_str().unwrap().to_owned()).collect()
+    }
+
     /// Who is here, as this connection is told.
     pub async fn peers(&mut self) -> Vec<Value> {
         self.ask(json!({"type": "list_peers"})).await["peers"].as_array().unwrap().clone()
@@ -325,7 +350,14 @@ impl Wire {
                 panic!("waited too long for {what}; kept: {:?}", self.kept)
             };
             return match message {
-                Some(Ok(Message::Text(text))) => Next::Frame(serde_json::from_str(&text).expect("a frame of JSON")),
+                Some(Ok(Message::Text(text))) => {
+                    let frame: Value = serde_json::from_str(&text).expect("a frame of JSON");
+                    if frame["subtype"] == "system" {
+                        self.events.push_back(frame);
+                        continue;
+                    }
+                    Next::Frame(frame)
+                }
                 Some(Ok(Message::Close(close))) => {
                     Next::Close(close.map(|close| (close.code.into(), close.reason.to_string())))
                 }

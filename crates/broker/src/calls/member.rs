@@ -16,6 +16,10 @@ pub(crate) async fn list(app: &App, live: &Live) -> Result<BrokerFrame, Fault> {
         display_name: member.display_name,
         role: member.role,
         joined_at: member.joined_at,
+        role_tag: None,
+        groups: Vec::new(),
+        message_mode: None,
+        last_seen_at: None,
     });
     Ok(BrokerFrame::MemberListResponse(MemberListResponse { members: members.collect() }))
 }

@@ -1,7 +1,7 @@
 //! Sending, acknowledging, and asking what became of a message.
 
 use claudemesh_proto::message::{
-    Ack, ClientAck, Delivery, Invalid, MessageStatus, MessageStatusResult, RecipientStatus, Send,
+    Ack, BadTarget, ClientAck, Delivery, Invalid, MessageStatus, MessageStatusResult, RecipientStatus, Send, Target,
 };
 use claudemesh_proto::{BrokerFrame, DeliveryState, ErrorCode, Priority, PublicKey};
 use claudemesh_store::{Appended, NewMessage, Recipient, Settle, Settled, Step, StoreError};
@@ -39,12 +39,14 @@ pub(crate) fn check(app: &App, live: &Live, send: Send) -> Result<NewMessage, St
         app.metrics.refused(Refused::NoRecipient);
         NO_RECIPIENT.to_owned()
     };
-    let target: Result<PublicKey, _> = send.target_spec.parse();
-    if target.is_err() && matches!(send.target_spec.chars().next(), Some('*' | '@' | '#') | None) {
-        return Err(invalid(Invalid { field: "targetSpec", why: "must be a member's or session's key" }));
-    }
-    let target = target.map_err(|_| no_recipient())?;
-    let outgoing = send.check(target).map_err(invalid)?;
+    let target = match send.target_spec.parse() {
+        Ok(Target::Key(key)) => key,
+        Ok(_) | Err(BadTarget::Malformed) => {
+            return Err(invalid(Invalid { field: "targetSpec", why: "must be a member's or session's key" }));
+        }
+        Err(BadTarget::Nobody) => return Err(no_recipient()),
+    };
+    let outgoing = send.check(Target::Key(target)).map_err(invalid)?;
     if is_only_oneself(app, live, &target) {
         return Err(no_recipient());
     }
@@ -53,7 +55,7 @@ pub(crate) fn check(app: &App, live: &Live, send: Send) -> Result<NewMessage, St
         sender_member_id: live.member_id.clone(),
         sender_pubkey: live.sender_pubkey,
         sender_name: live.display_name.clone(),
-        target: outgoing.target,
+        target,
         target_is_open: app.hub.is_session_open(&live.mesh_id, &target),
         priority: outgoing.priority,
         nonce: outgoing.nonce,

@@ -27,9 +27,9 @@ pub(crate) struct Live {
     pub(crate) peer_role: PeerRole,
 }
 
-/// Answers everything but `send` and `client_ack`, which a connection does not wait for.
-pub(crate) async fn answer(app: &App, live: &Live, frame: ClientFrame) -> Result<BrokerFrame, Fault> {
-    match frame {
+/// Answers everything but `send` and `client_ack`, which a connection does not wait for. Some requests have no answer.
+pub(crate) async fn answer(app: &App, live: &Live, frame: ClientFrame) -> Result<Option<BrokerFrame>, Fault> {
+    let answered = match frame {
         ClientFrame::ListPeers(_) => Ok(presence::list(app, live)),
         ClientFrame::MemberList(_) => member::list(app, live).await,
         ClientFrame::MessageStatus(request) => message::status(app, live, request).await,
@@ -40,5 +40,10 @@ pub(crate) async fn answer(app: &App, live: &Live, frame: ClientFrame) -> Result
             Err(Fault::invalid("this connection has said hello already"))
         }
         ClientFrame::Send(_) | ClientFrame::ClientAck(_) => Err(Fault::new(ErrorCode::NotSupported, "not a request")),
-    }
+        other => {
+            let words = format!("this broker does not know \"{}\"", other.kind());
+            Err(Fault::new(ErrorCode::NotSupported, words))
+        }
+    };
+    answered.map(Some)
 }

@@ -194,6 +194,10 @@ fn hello_ack(live: &Live, welcome: Welcome, reattached: bool, is_quiet: bool) ->
         mesh_policy: Some(MeshPolicy { self_editable: welcome.self_editable }),
         restored: last_seen_at.map(|_| true),
         last_seen_at,
+        last_summary: None,
+        restored_groups: None,
+        restored_stats: None,
+        hook_token: None,
         services: (!is_session).then(Vec::new),
         capabilities: is_quiet.then(|| QUIET.to_owned()).into_iter().collect(),
     }

@@ -74,7 +74,7 @@ impl Line {
     }
 
     /// Puts a text into the buffer; writes when the buffer is full.
-    pub(crate) async fn feed(&mut self, text: String) -> Result<(), Stuck> {
+    pub(crate) async fn feed(&mut self, text: impl Into<Utf8Bytes>) -> Result<(), Stuck> {
         self.write(Message::Text(text.into())).await
     }
 

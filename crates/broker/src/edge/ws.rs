@@ -149,7 +149,7 @@ impl Connection {
             }
             appended = oldest(&mut self.sends) => self.answer_send(appended).await?,
             answer = self.mail.answered() => self.hand_over(answer).await?,
-            () = self.live.seat.doorbell().rung() => self.on_ring()?,
+            () = self.live.seat.doorbell().rung() => self.on_ring().await?,
             () = timer => self.on_time().await?,
         }
         Ok(())
@@ -244,17 +244,22 @@ impl Connection {
         // A long answer is made in one go: others get their turn before the next.
         tokio::task::yield_now().await;
         match calls::answer(&self.app, &self.live, request).await {
-            Ok(frame) => self.line.feed(Addressed { frame, request_id }.to_json()).await,
+            Ok(Some(frame)) => self.line.feed(Addressed { frame, request_id }.to_json()).await,
+            Ok(None) => Ok(()),
             Err(fault) => self.say_fault(fault, request_id).await,
         }
     }
 
-    fn on_ring(&mut self) -> Result<(), End> {
+    async fn on_ring(&mut self) -> Result<(), End> {
         let doorbell = self.live.seat.doorbell();
         if let Some(close) = doorbell.wants_close() {
             return Err(End::Close(close));
         }
+        let said = doorbell.take_said();
         self.mail.rung(doorbell.take_from_start());
+        for text in said {
+            self.line.feed(text).await?;
+        }
         Ok(())
     }
 

@@ -1,11 +1,18 @@
 //! How the hub reaches a connection without waiting for it, and how its successor waits for it to let go.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::Notify;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use crate::close::Close;
+
+/// Most texts that wait for one connection. Whoever reads so slowly misses what comes on top: events are kept for nobody.
+const MAX_SAID: usize = 256;
+/// Most bytes of them.
+const MAX_SAID_BYTES: usize = 256 << 10;
 
 /// How the hub reaches a connection: one bit for "look again", one for "from the start", and a reason to close.
 #[derive(Debug, Default)]
@@ -13,6 +20,7 @@ pub(crate) struct Doorbell {
     rung: Notify,
     from_start: AtomicBool,
     close: Mutex<Option<Close>>,
+    said: Mutex<VecDeque<Utf8Bytes>>,
     gone: Notify,
 }
 
@@ -27,6 +35,21 @@ impl Doorbell {
     pub(crate) fn close(&self, with: Close) {
         self.close.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(with);
         self.rung.notify_one();
+    }
+
+    /// Says a text that is kept nowhere; the same bytes for everybody who is told.
+    pub(super) fn say(&self, text: Utf8Bytes) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes: usize = said.iter().map(|text| text.len()).sum();
+        if said.len() < MAX_SAID && bytes + text.len() <= MAX_SAID_BYTES {
+            said.push_back(text);
+            self.rung.notify_one();
+        }
+    }
+
+    /// What was said since this was last asked.
+    pub(crate) fn take_said(&self) -> VecDeque<Utf8Bytes> {
+        std::mem::take(&mut *self.said.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Resolves at the next ring; a ring that nobody waited for is kept.

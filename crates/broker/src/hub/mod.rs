@@ -18,6 +18,8 @@ use claudemesh_proto::presence::Peer;
 use claudemesh_proto::{ConnectionId, MemberId, MeshId, PresenceId, PublicKey, Timestamp};
 use claudemesh_store::{Recipient, Ring};
 
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+
 use crate::close::Close;
 
 pub(crate) use doorbell::Doorbell;
@@ -139,6 +141,28 @@ impl Hub {
         // What is long is done without the lock.
         let peers = self.rooms().get(mesh).map(Room::peers).unwrap_or_default();
         peers.into_iter().map(Arc::unwrap_or_clone).collect()
+    }
+
+    /// Changes what is known of the caller: its own presence, and when the caller is a command that runs for a moment, also the
+    /// sessions that it stands for: those with its session id, else all of its member.
+    pub(crate) fn change(&self, mesh: &MeshId, caller: &PresenceId, mut change: impl FnMut(&mut Presence)) {
+        if let Some(room) = self.rooms().get_mut(mesh) {
+            room.change(&room.meant_by(caller), &mut change);
+        }
+    }
+
+    /// Changes what is known of every presence of a member.
+    pub(crate) fn change_member(&self, mesh: &MeshId, member: &MemberId, mut change: impl FnMut(&mut Presence)) {
+        if let Some(room) = self.rooms().get_mut(mesh) {
+            room.change(&room.presences_of(member), &mut change);
+        }
+    }
+
+    /// Tells a text to the open connections of those presences. It is kept for nobody.
+    pub(crate) fn shout(&self, mesh: &MeshId, text: &Utf8Bytes, is_meant: impl Fn(&Presence) -> bool) {
+        if let Some(room) = self.rooms().get(mesh) {
+            room.shout(text, is_meant);
+        }
     }
 
     /// Every session key that an open connection speaks for.

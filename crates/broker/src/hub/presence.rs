@@ -6,7 +6,7 @@ use claudemesh_proto::hello::{Group, Place, QUIET};
 use claudemesh_proto::limits::{MAX_GROUPS, MAX_NAME_CHARS, MAX_PATH_BYTES};
 use claudemesh_proto::presence::{Peer, PeerRole};
 use claudemesh_proto::text::one_line;
-use claudemesh_proto::{DisplayName, MemberId, MeshId, PresenceId, Timestamp};
+use claudemesh_proto::{DisplayName, GroupName, MemberId, MeshId, PresenceId, Status, Timestamp};
 use claudemesh_store::{Admission, SessionClaim, Welcome};
 
 use crate::hub::LeaseKey;
@@ -45,7 +45,7 @@ impl Presence {
             pubkey: session.map_or(admission.member_pubkey, |session| session.pubkey),
             member_pubkey: admission.member_pubkey,
             display_name: named.unwrap_or_else(|| welcome.display_name.clone()),
-            status: "idle".into(),
+            status: Status::Idle,
             summary: None,
             groups,
             session_id: name(&place.session_id),
@@ -56,6 +56,9 @@ impl Presence {
             peer_type: place.peer_type.as_deref().map(name),
             channel: place.channel.as_deref().map(name),
             model: place.model.as_deref().map(name),
+            stats: None,
+            visible: None,
+            profile: None,
         };
         Self {
             id,
@@ -84,14 +87,7 @@ fn cut(mut text: String, bytes: usize) -> String {
 fn clean_groups(groups: Vec<Group>) -> Vec<Group> {
     let clean = groups.into_iter().filter_map(|Group { name, role }| {
         let (name, role) = (one_line(&name), role.map(|role| cut(one_line(&role), MAX_NAME_CHARS)));
-        is_group_name(&name).then_some(Group { name, role })
+        name.parse::<GroupName>().is_ok().then_some(Group { name, role })
     });
     clean.take(MAX_GROUPS).collect()
-}
-
-/// `^[a-z0-9][a-z0-9_./-]{0,63}$`, in either case (R1).
-fn is_group_name(name: &str) -> bool {
-    (1..=MAX_NAME_CHARS).contains(&name.len())
-        && name.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_./-".contains(&byte))
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use claudemesh_proto::presence::{Peer, PeerRole};
 use claudemesh_proto::{ConnectionId, MemberId, PresenceId, PublicKey, Timestamp};
 use claudemesh_store::Recipient;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use crate::close::Close;
 use crate::hub::{Doorbell, LeaseKey, Parting, Presence, Takes};
@@ -58,6 +59,11 @@ impl Occupant {
 
     fn is_open(&self) -> bool {
         matches!(self.socket, Socket::Open { .. })
+    }
+
+    /// A command that runs for a moment.
+    fn is_cold(&self) -> bool {
+        self.presence.peer.peer_role == PeerRole::ControlPlane && self.presence.session.is_some()
     }
 
     fn takes_mail(&self) -> bool {
@@ -243,6 +249,39 @@ impl Room {
             (peer.peer_role == PeerRole::ControlPlane, peer.connected_at, occupant.entrance)
         });
         occupants.into_iter().map(|occupant| Arc::clone(&occupant.presence.peer)).collect()
+    }
+
+    /// Whom a change is for that this presence asks for.
+    pub(super) fn meant_by(&self, caller: &PresenceId) -> Vec<PresenceId> {
+        let Some(own) = self.presences.get(caller) else { return Vec::new() };
+        if !own.is_cold() {
+            return vec![caller.clone()];
+        }
+        let session_id = &own.presence.peer.session_id;
+        let is_named = |it: &&Occupant| !session_id.is_empty() && it.presence.peer.session_id == *session_id;
+        let named = self.of_member(&own.presence.member_id).filter(|it| !it.is_cold()).filter(is_named);
+        let named: Vec<PresenceId> = named.map(|it| it.presence.id.clone()).collect();
+        if named.is_empty() {
+            return self.presences_of(&own.presence.member_id);
+        }
+        named.into_iter().chain([caller.clone()]).collect()
+    }
+
+    pub(super) fn presences_of(&self, member: &MemberId) -> Vec<PresenceId> {
+        self.members.get(member).cloned().unwrap_or_default()
+    }
+
+    pub(super) fn change(&mut self, whom: &[PresenceId], change: &mut impl FnMut(&mut Presence)) {
+        for presence_id in whom {
+            if let Some(occupant) = self.presences.get_mut(presence_id) {
+                change(&mut occupant.presence);
+            }
+        }
+    }
+
+    pub(super) fn shout(&self, text: &Utf8Bytes, is_meant: impl Fn(&Presence) -> bool) {
+        let meant = self.presences.values().filter(|occupant| is_meant(&occupant.presence));
+        meant.filter_map(Occupant::doorbell).for_each(|doorbell| doorbell.say(text.clone()));
     }
 
     pub(super) fn end_leases(&mut self, before: Timestamp) {

@@ -35,7 +35,7 @@ fn row(peer: &Peer) -> Vec<String> {
     let summary = peer.summary.as_deref().unwrap_or_default();
     vec![
         peer.display_name.to_string(),
-        one_line(&peer.status),
+        peer.status.as_str().to_owned(),
         one_line(kind),
         one_line(host),
         key_prefix(&peer.pubkey),

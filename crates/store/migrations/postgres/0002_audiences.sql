@@ -1,0 +1,55 @@
+-- What is remembered of a member between its connections. `groups` is null until it said which ones: then the member's default
+-- groups hold.
+create table peer_state (
+    mesh_id text not null,
+    member_id text not null,
+    groups text,
+    profile text not null default '{}',
+    visible bigint not null default 1,
+    last_summary text,
+    last_display_name text,
+    cumulative_stats text not null default '{}',
+    last_seen_at bigint,
+    updated_at bigint not null,
+    primary key (mesh_id, member_id),
+    foreign key (mesh_id, member_id) references member (mesh_id, id) on delete cascade
+);
+
+-- The groups that hold for each member, one row each, in lower case: what an audience is read from.
+create table member_group (
+    mesh_id text not null,
+    name text not null collate "C",
+    member_id text not null,
+    primary key (mesh_id, name, member_id),
+    foreign key (mesh_id, member_id) references member (mesh_id, id) on delete cascade
+);
+create index member_group_of on member_group (mesh_id, member_id);
+
+-- What a member lets the owner of a key do: a JSON array of words. Without a row the default holds.
+create table member_grant (
+    mesh_id text not null,
+    member_id text not null,
+    sender_pubkey text not null,
+    capabilities text not null,
+    primary key (mesh_id, member_id, sender_pubkey),
+    foreign key (mesh_id, member_id) references member (mesh_id, id) on delete cascade
+);
+
+-- What is queued in the whole mesh, kept with each batch like a recipient's backlog.
+alter table mesh_head add column queued_rows bigint not null default 0;
+alter table mesh_head add column queued_bytes bigint not null default 0;
+update mesh_head set
+    queued_rows = coalesce((select sum(b.queued_rows) from backlog b where b.mesh_id = mesh_head.mesh_id), 0),
+    queued_bytes = coalesce((select sum(b.queued_bytes) from backlog b where b.mesh_id = mesh_head.mesh_id), 0);
+
+-- Where a mesh's audit log stood at some time, signed by the broker's audit key.
+create table audit_checkpoint (
+    mesh_id text not null references mesh (id) on delete cascade,
+    seq bigint not null,
+    hash text not null,
+    hash2 text not null,
+    signed_at bigint not null,
+    pubkey text not null,
+    signature text not null,
+    primary key (mesh_id, seq)
+);
