@@ -133,7 +133,7 @@ mod tests {
         let fingerprint = "f1a1afeb432b0317af460f0a14ba47d5a8a43144e761652deeb914d507415bd6";
         assert_eq!(send.request_fingerprint.as_deref(), Some(fingerprint));
         assert_eq!(send.target_spec, to.to_string());
-        send.check(to).unwrap();
+        send.check(claudemesh_proto::Target::Key(to)).unwrap();
     }
 
     #[test]

@@ -213,6 +213,10 @@ mod tests {
             role: MemberRole::Member,
             joined_at: Timestamp::from_millis(0),
             online: true,
+            role_tag: None,
+            groups: vec![],
+            message_mode: None,
+            last_seen_at: None,
         }
     }
 
@@ -221,7 +225,7 @@ mod tests {
             pubkey: key(session),
             member_pubkey: key(member),
             display_name: name.parse().unwrap(),
-            status: "idle".into(),
+            status: claudemesh_proto::Status::Idle,
             summary: None,
             groups: vec![],
             session_id: "s".into(),
@@ -232,6 +236,9 @@ mod tests {
             peer_type: None,
             channel: None,
             model: None,
+            stats: None,
+            visible: None,
+            profile: None,
         }
     }
 

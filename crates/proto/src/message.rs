@@ -74,13 +74,16 @@ impl FromStr for Target {
     type Err = BadTarget;
 
     fn from_str(text: &str) -> Result<Self, BadTarget> {
-        match text.split_at_checked(1) {
-            Some(("*", "")) => Ok(Self::Everybody),
-            Some(("@", "all")) => Ok(Self::Everybody),
-            Some(("@", group)) => group.parse().map(Self::Group).map_err(|_| BadTarget::Malformed),
-            None | Some(("*" | "#", _)) => Err(BadTarget::Malformed),
-            _ => text.parse().map(Self::Key).map_err(|_| BadTarget::Nobody),
+        if text == "*" || text == "@all" {
+            return Ok(Self::Everybody);
         }
+        if let Some(group) = text.strip_prefix('@') {
+            return group.parse().map(Self::Group).map_err(|_| BadTarget::Malformed);
+        }
+        if text.is_empty() || text.starts_with(['*', '#']) {
+            return Err(BadTarget::Malformed);
+        }
+        text.parse().map(Self::Key).map_err(|_| BadTarget::Nobody)
     }
 }
 
