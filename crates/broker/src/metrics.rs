@@ -39,10 +39,11 @@ pub(crate) enum Refused {
     QueueFull,
     Invalid,
     Unavailable,
+    Forbidden,
 }
 
-const REFUSALS: [&str; 6] =
-    ["rate_limit", "too_large", "no_recipient", "queue_full", "parse_or_handler", "unavailable"];
+const REFUSALS: [&str; 7] =
+    ["rate_limit", "too_large", "no_recipient", "queue_full", "parse_or_handler", "unavailable", "forbidden"];
 
 /// What the broker has done so far.
 #[derive(Debug, Default)]
@@ -51,6 +52,7 @@ pub(crate) struct Metrics {
     rejected: [AtomicU64; REJECTIONS.len()],
     routed: [AtomicU64; PRIORITIES.len()],
     refused: [AtomicU64; REFUSALS.len()],
+    dropped_by_grant: AtomicU64,
     pushed: AtomicU64,
     delivered: AtomicU64,
 }
@@ -85,8 +87,14 @@ impl Metrics {
             Refused::QueueFull => 3,
             Refused::Invalid => 4,
             Refused::Unavailable => 5,
+            Refused::Forbidden => 6,
         };
         self.refused.get(index).into_iter().for_each(add);
+    }
+
+    /// A direct message that its recipient does not want.
+    pub(crate) fn dropped_by_grant(&self) {
+        add(&self.dropped_by_grant);
     }
 
     pub(crate) fn pushed(&self) {
@@ -118,6 +126,12 @@ impl Metrics {
             "Messages refused",
             "reason",
             REFUSALS.iter().zip(&self.refused),
+        );
+        page.labelled(
+            "broker_messages_dropped_by_grant_total",
+            "Messages that their recipients do not want",
+            "cap",
+            [(&"dm", &self.dropped_by_grant)].into_iter(),
         );
         page.counter(
             "broker_messages_pushed_total",

@@ -1,5 +1,6 @@
 //! Messages: sending, pushing, acknowledging, and asking what became of one.
 
+use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -53,8 +54,10 @@ impl FromStr for Priority {
 pub enum Target {
     /// A member or a session, by its public key.
     Key(PublicKey),
-    /// Everybody in the mesh: `*` or `@all`.
+    /// Everybody in the mesh: `*`.
     Everybody,
+    /// The same, written `@all`.
+    All,
     /// Everybody in a group or in one below it: `@name`.
     Group(GroupName),
 }
@@ -74,8 +77,10 @@ impl FromStr for Target {
     type Err = BadTarget;
 
     fn from_str(text: &str) -> Result<Self, BadTarget> {
-        if text == "*" || text == "@all" {
-            return Ok(Self::Everybody);
+        match text {
+            "*" => return Ok(Self::Everybody),
+            "@all" => return Ok(Self::All),
+            _ => {}
         }
         if let Some(group) = text.strip_prefix('@') {
             return group.parse().map(Self::Group).map_err(|_| BadTarget::Malformed);
@@ -84,6 +89,17 @@ impl FromStr for Target {
             return Err(BadTarget::Malformed);
         }
         text.parse().map(Self::Key).map_err(|_| BadTarget::Nobody)
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key(key) => key.fmt(f),
+            Self::Everybody => f.write_str("*"),
+            Self::All => f.write_str("@all"),
+            Self::Group(name) => write!(f, "@{name}"),
+        }
     }
 }
 
@@ -370,7 +386,7 @@ mod tests {
         let key = "01".repeat(32);
         assert_eq!(key.parse(), Ok(Target::Key(PublicKey::from_bytes([1; 32]))));
         assert_eq!("*".parse(), Ok(Target::Everybody));
-        assert_eq!("@all".parse(), Ok(Target::Everybody));
+        assert_eq!("@all".parse(), Ok(Target::All));
         assert_eq!("@a/B".parse(), Ok(Target::Group("a/b".parse().unwrap())));
         for malformed in ["", "**", "*x", "@", "@@a", "@a b", "#", "#topic"] {
             assert_eq!(malformed.parse::<Target>(), Err(BadTarget::Malformed), "{malformed}");

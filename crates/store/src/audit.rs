@@ -10,6 +10,8 @@ use data_encoding::HEXLOWER;
 use serde_json::Value as Json;
 use sha2::{Digest as _, Sha256};
 
+use crate::look_up::HeadRow;
+use crate::message::NewMessage;
 use crate::sql::{Connection, Sql, Value, sql};
 
 /// Something that happened in a mesh.
@@ -20,6 +22,49 @@ pub(crate) struct AuditEntry<'a> {
     pub(crate) actor: Option<(&'a MemberId, Option<&'a DisplayName>)>,
     /// An object of ids, roles and numbers; never a body, a token or a name that a person chose for something secret.
     pub(crate) payload: Json,
+}
+
+/// Something that happened, on its way into the log with a batch of the journal.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// The mesh.
+    pub mesh_id: MeshId,
+    /// What happened.
+    pub event: &'static str,
+    /// Who did it, with the name shown.
+    pub actor: Option<(MemberId, DisplayName)>,
+    /// An object of metadata.
+    pub payload: Json,
+}
+
+/// The columns of an entry, but the time: mesh, number, event, actor, its name, payload, previous hash, hash, second hash.
+pub(crate) type AuditRow =
+    (MeshId, i64, &'static str, Option<MemberId>, Option<DisplayName>, String, String, String, String);
+
+impl Event {
+    /// A message was accepted. Group names and keys are metadata; what is in the message is not said.
+    pub(crate) fn sent(message: &NewMessage) -> Self {
+        Self {
+            mesh_id: message.mesh_id.clone(),
+            event: "message_sent",
+            actor: Some((message.sender_member_id.clone(), message.sender_name.clone())),
+            payload: serde_json::json!({"priority": message.priority, "targetSpec": message.target.to_string()}),
+        }
+    }
+
+    /// Its columns as the next entry of the chain, whose head moves on.
+    pub(crate) fn chain(self, head: &mut HeadRow, now: Timestamp) -> AuditRow {
+        let actor = self.actor.as_ref().map(|(id, name)| (id, Some(name)));
+        let entry = AuditEntry { mesh_id: &self.mesh_id, event: self.event, actor, payload: self.payload };
+        head.audit_seq += 1;
+        let hash = hash(&head.audit_hash, &entry, now);
+        let hash2 = hash2(&head.audit_hash2, head.audit_seq, &entry, now);
+        let payload = canonical::json(&entry.payload);
+        let previous = std::mem::replace(&mut head.audit_hash, hash.clone());
+        head.audit_hash2.clone_from(&hash2);
+        let (actor, name) = self.actor.unzip();
+        (self.mesh_id, head.audit_seq, self.event, actor, name, payload, previous, hash, hash2)
+    }
 }
 
 /// Locks the mesh until the transaction ends. Taken before any other row of the mesh, so that two transactions never wait for each

@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use claudemesh_proto::{ConnectionId, MeshId, Timestamp};
 
+use crate::audit::{AuditRow, Event};
 use crate::crash::crash_point;
 use crate::db::{Db, Tx};
 use crate::delivery;
 use crate::error::Failure;
-use crate::look_up::{Earlier, Endable, LOOK_UP, Named};
-use crate::message::{self, Accepted, Questions};
+use crate::look_up::{HeadRow, LOOK_UP, LookedUp};
+use crate::message::{self, Accepted, MAX_MESH_QUEUED_BYTES, MAX_MESH_QUEUED_ROWS, NewMessage, Questions};
 use crate::recipient::Recipient;
 use crate::request::{Entry, Outcome, Sorted};
 use crate::session;
@@ -51,6 +52,8 @@ pub(crate) struct Batch {
     pub(crate) now: Timestamp,
     heads: HashMap<MeshId, Head>,
     pub(crate) backlog: Backlog,
+    /// What happened, in order.
+    events: Vec<Event>,
     /// Deliveries that their recipients have.
     pub(crate) ended: HashSet<i64>,
     /// Deliveries that connections gave back.
@@ -58,9 +61,12 @@ pub(crate) struct Batch {
     rings: Rings,
 }
 
-#[derive(Debug, Clone, Copy)]
+/// The counters of a mesh as this batch will leave them.
+#[derive(Debug)]
 struct Head {
-    message_seq: i64,
+    row: HeadRow,
+    /// What the batch adds to the mesh's queue.
+    queued: Change,
     changed: bool,
 }
 
@@ -92,6 +98,17 @@ impl Backlog {
         self.0.entry((mesh.clone(), recipient.clone())).or_default()
     }
 
+    /// The changes of each mesh's whole queue.
+    fn by_mesh(&self) -> HashMap<&MeshId, Change> {
+        let mut meshes: HashMap<&MeshId, Change> = HashMap::new();
+        for ((mesh, _), change) in &self.0 {
+            let whole = meshes.entry(mesh).or_default();
+            whole.rows += change.rows;
+            whole.bytes = whole.bytes.saturating_add(change.bytes);
+        }
+        meshes
+    }
+
     /// The changes as rows of the table.
     fn rows(&self) -> Vec<(&MeshId, String, i64, i64)> {
         let changes = self.0.iter().filter(|(_, change)| **change != Change::default());
@@ -101,9 +118,15 @@ impl Backlog {
     /// Adds the changes to the table.
     pub(crate) async fn write(&self, connection: &mut Connection<'_>) -> sqlx::Result<()> {
         const ADD: Sql = together!(write(add_to_backlog!(), "$1", add_to_backlog!(tail)));
+        const ADD_TO_MESH: Sql = sql!(
+            "update mesh_head set queued_rows = queued_rows + $2, queued_bytes = queued_bytes + $3 where mesh_id = $1"
+        );
         let rows = self.rows();
         if !rows.is_empty() {
             connection.execute(ADD, &[(&json(&rows)?).into()]).await?;
+        }
+        for (mesh, change) in self.by_mesh() {
+            connection.execute(ADD_TO_MESH, &[mesh.as_str().into(), change.rows.into(), change.bytes.into()]).await?;
         }
         Ok(())
     }
@@ -145,7 +168,8 @@ impl Batch {
     /// this one writes to them, and what is read next holds until the commit.
     async fn begin(mut tx: Tx, settings: Settings, now: Timestamp, entries: &[Entry]) -> sqlx::Result<Self> {
         const HEADS: Sql = sql!(
-            "select h.mesh_id, h.message_seq, (extract(epoch from clock_timestamp()) * 1000)::bigint from mesh_head h \
+            "select h.mesh_id, (extract(epoch from clock_timestamp()) * 1000)::bigint, h.message_seq, h.queued_rows, \
+             h.queued_bytes, h.audit_seq, h.audit_hash, h.audit_hash2 from mesh_head h \
              where h.mesh_id in (select * from jsonb_array_elements_text($1::text::jsonb)) order by h.mesh_id for update"
         );
         let mut heads = HashMap::new();
@@ -156,8 +180,17 @@ impl Batch {
             meshes.sort_unstable();
             meshes.dedup();
             for row in tx.connection().rows(HEADS, &[(&json(&meshes)?).into()]).await? {
-                heads.insert(row.parsed(0)?, Head { message_seq: row.int(1)?, changed: false });
-                clock = clock.max(Some(Timestamp::from_millis(row.int(2)?)));
+                let head = HeadRow {
+                    mesh_id: row.parsed(0)?,
+                    message_seq: row.int(2)?,
+                    queued_rows: row.int(3)?,
+                    queued_bytes: row.int(4)?,
+                    audit_seq: row.int(5)?,
+                    audit_hash: row.text(6)?,
+                    audit_hash2: row.text(7)?,
+                };
+                heads.insert(head.mesh_id.clone(), Head::of(head));
+                clock = clock.max(Some(Timestamp::from_millis(row.int(1)?)));
             }
         }
         Ok(Self {
@@ -166,6 +199,7 @@ impl Batch {
             now: clock.unwrap_or(now),
             heads,
             backlog: Backlog::default(),
+            events: Vec::new(),
             ended: HashSet::new(),
             freed: Vec::new(),
             rings: Rings::new(),
@@ -180,32 +214,60 @@ impl Batch {
         let mut done: Vec<_> = places.into_iter().zip(admitted.into_iter().map(Outcome::Admitted)).collect();
         let (places, messages) = split(&sorted.messages);
         let questions = Questions::of(&messages);
-        let (earlier, named, endable) = self.look_up(&questions, &sorted.settles).await?;
-        settle::settle(self, endable);
+        for event in &sorted.events {
+            self.record((*event).clone());
+        }
+        let found = self.look_up(&questions, &sorted.settles).await?;
+        settle::settle(self, found.endable);
         settle::release(self, &sorted.releases);
-        let (appended, accepted) = message::decide(self, &messages, &questions, (earlier, named))?;
+        let oldest = self.now.minus(self.settings.message_ttl);
+        let recipients = questions.addresses.recipients(found.named, found.listeners, oldest);
+        let (appended, accepted) = message::decide(self, &messages, &questions, (found.earlier, &recipients))?;
         done.extend(places.into_iter().zip(appended.into_iter().map(Outcome::Appended)));
         self.write(&accepted).await?;
         settle::release_unanswered(self, &sorted.releases).await?;
         Ok(done)
     }
 
-    async fn look_up(
-        &mut self,
-        questions: &Questions<'_>,
-        settles: &[&Settle],
-    ) -> sqlx::Result<(Vec<Earlier>, Vec<Named>, Vec<Endable>)> {
-        let (retries, targets) = (questions.retry_rows(), questions.target_rows());
+    async fn look_up(&mut self, questions: &Questions<'_>, settles: &[&Settle]) -> sqlx::Result<LookedUp> {
         let (held, by_message) = settle::rows(settles);
-        if targets.is_empty() && held.is_empty() && by_message.is_empty() {
-            return Ok((Vec::new(), Vec::new(), Vec::new()));
+        let heads = self.unknown_heads(questions);
+        let keys = questions.addresses.key_rows();
+        if keys.is_empty() && held.is_empty() && by_message.is_empty() && heads.is_empty() {
+            return Ok(LookedUp::default());
         }
-        let rows = [json(&retries)?, json(&targets)?, json(&held)?, json(&by_message)?];
+        let (retries, addresses) = (questions.retry_rows(), &questions.addresses);
+        let rows = [
+            json(&retries)?,
+            json(&keys)?,
+            json(&addresses.broadcast_rows())?,
+            json(&addresses.group_rows())?,
+            json(&held)?,
+            json(&by_message)?,
+            json(&heads)?,
+        ];
         let values: Vec<Value<'_>> = rows.iter().map(Into::into).collect();
         let row = self.connection().row(LOOK_UP, &values).await?.ok_or(sqlx::Error::RowNotFound)?;
-        let mut endable = row.folded(2)?;
-        endable.extend(row.folded::<Endable>(3)?);
-        Ok((row.folded(0)?, row.folded(1)?, endable))
+        let mut found = LookedUp {
+            earlier: row.folded(0)?,
+            named: row.folded(1)?,
+            listeners: row.folded(2)?,
+            endable: row.folded(4)?,
+            heads: row.folded(6)?,
+        };
+        found.listeners.extend(row.folded(3)?);
+        found.endable.extend(row.folded(5)?);
+        for head in found.heads.drain(..) {
+            self.heads.entry(head.mesh_id.clone()).or_insert_with(|| Head::of(head));
+        }
+        Ok(found)
+    }
+
+    /// The meshes in which something happens, as rows, where their heads were not read yet.
+    fn unknown_heads(&self, questions: &Questions<'_>) -> Vec<(MeshId,)> {
+        let meshes = self.events.iter().map(|event| &event.mesh_id).chain(questions.addresses.meshes());
+        let unknown: HashSet<&MeshId> = meshes.filter(|mesh| !self.heads.contains_key(*mesh)).collect();
+        unknown.into_iter().map(|mesh| (mesh.clone(),)).collect()
     }
 
     /// Does the requests that ask for mail.
@@ -241,35 +303,53 @@ impl Batch {
                 ""
             );
             queued: write(
-                "insert into delivery (mesh_id, message_seq, recipient, member_id, priority, size_bytes) \
+                "insert into delivery (mesh_id, message_seq, recipient, member_id, priority, size_bytes, state, ended_at) \
                  select r.value ->> 0, cast(r.value ->> 1 as bigint), r.value ->> 2, r.value ->> 3, r.value ->> 4, \
-                 cast(r.value ->> 5 as bigint) from ",
+                 cast(r.value ->> 5 as bigint), r.value ->> 6, \
+                 case when r.value ->> 6 <> 'queued' then cast($1 as bigint) end from ",
                 "$5",
                 ""
             );
             heads: write(
-                "insert into mesh_head (mesh_id, message_seq) select r.value ->> 0, cast(r.value ->> 1 as bigint) from ",
+                "insert into mesh_head (mesh_id, message_seq, queued_rows, queued_bytes, audit_seq, audit_hash, audit_hash2) \
+                 select r.value ->> 0, cast(r.value ->> 1 as bigint), cast(r.value ->> 2 as bigint), \
+                 cast(r.value ->> 3 as bigint), cast(r.value ->> 4 as bigint), r.value ->> 5, r.value ->> 6 from ",
                 "$6",
-                " where true on conflict (mesh_id) do update set message_seq = excluded.message_seq"
+                " where true on conflict (mesh_id) do update set \
+                 message_seq = case when excluded.audit_hash = '' then mesh_head.message_seq else excluded.message_seq end, \
+                 queued_rows = mesh_head.queued_rows + excluded.queued_rows, \
+                 queued_bytes = mesh_head.queued_bytes + excluded.queued_bytes, \
+                 audit_seq = case when excluded.audit_hash = '' then mesh_head.audit_seq else excluded.audit_seq end, \
+                 audit_hash = case when excluded.audit_hash = '' then mesh_head.audit_hash else excluded.audit_hash end, \
+                 audit_hash2 = case when excluded.audit_hash = '' then mesh_head.audit_hash2 else excluded.audit_hash2 end"
+            );
+            logged: write(
+                "insert into audit_log (mesh_id, seq, event_type, actor_member_id, actor_display_name, payload, prev_hash, \
+                 hash, hash2, created_at) select r.value ->> 0, cast(r.value ->> 1 as bigint), r.value ->> 2, r.value ->> 3, \
+                 r.value ->> 4, r.value ->> 5, r.value ->> 6, r.value ->> 7, r.value ->> 8, cast($1 as bigint) from ",
+                "$8",
+                ""
             );
             write(add_to_backlog!(), "$7", add_to_backlog!(tail))
         );
+        let logged = self.chain_events();
         let ended: Vec<(i64,)> = self.ended.iter().map(|id| (*id,)).collect();
         // PostgreSQL changes a row once in a statement: what has ended need not be free.
         let freed: Vec<_> = self.freed.iter().filter(|(id, _)| !self.ended.contains(id)).collect();
-        if accepted.is_empty() && ended.is_empty() && freed.is_empty() {
+        if accepted.is_empty() && ended.is_empty() && freed.is_empty() && logged.is_empty() {
             return Ok(());
         }
         let messages: Vec<_> = accepted.iter().map(Accepted::message_row).collect();
-        let deliveries: Vec<_> = accepted.iter().map(Accepted::delivery_row).collect();
-        let changed = self.heads.iter().filter(|(_, head)| head.changed);
-        let heads: Vec<_> = changed.map(|(mesh, head)| (mesh, head.message_seq)).collect();
+        let deliveries: Vec<_> = accepted.iter().flat_map(Accepted::delivery_rows).collect();
+        let heads = self.head_rows();
         let (ended, freed, messages) = (json(&ended)?, json(&freed)?, json(&messages)?);
         let (deliveries, heads, backlog) = (json(&deliveries)?, json(&heads)?, json(&self.backlog.rows())?);
+        let logged = json(&logged)?;
         let now = self.now.as_millis().into();
-        let rows = [&ended, &freed, &messages, &deliveries, &heads, &backlog].map(Into::into);
-        let [ended, freed, messages, deliveries, heads, backlog] = rows;
-        self.connection().later(WRITE, &[now, ended, freed, messages, deliveries, heads, backlog]).await?;
+        let rows = [&ended, &freed, &messages, &deliveries, &heads, &backlog, &logged].map(Into::into);
+        let [ended, freed, messages, deliveries, heads, backlog, logged] = rows;
+        let values = [now, ended, freed, messages, deliveries, heads, backlog, logged];
+        self.connection().later(WRITE, &values).await?;
         if !self.freed.is_empty() {
             crash_point("release.done");
         }
@@ -277,9 +357,56 @@ impl Batch {
         Ok(())
     }
 
-    /// Says what the table has as the mesh's last number, unless this batch knows better.
-    pub(crate) fn learn_head(&mut self, mesh: &MeshId, message_seq: i64) {
-        self.heads.entry(mesh.clone()).or_insert(Head { message_seq, changed: false });
+    /// Takes up what happened; it is logged with the batch.
+    pub(crate) fn record(&mut self, event: Event) {
+        self.events.push(event);
+    }
+
+    /// A message was accepted.
+    pub(crate) fn sent(&mut self, message: &NewMessage) {
+        self.record(Event::sent(message));
+    }
+
+    /// Gives every event its place in its mesh's chain.
+    fn chain_events(&mut self) -> Vec<AuditRow> {
+        let (events, now) = (std::mem::take(&mut self.events), self.now);
+        let chained = events.into_iter().filter_map(|event| {
+            let head = self.heads.get_mut(&event.mesh_id)?;
+            head.changed = true;
+            Some(event.chain(&mut head.row, now))
+        });
+        chained.collect()
+    }
+
+    /// The heads as rows; one without hashes only adds to what is queued.
+    fn head_rows(&self) -> Vec<(MeshId, i64, i64, i64, i64, String, String)> {
+        let mut queued = self.backlog.by_mesh();
+        let mut rows = Vec::new();
+        for (mesh, head) in self.heads.iter().filter(|(_, head)| head.changed) {
+            let Change { rows: more, bytes } = queued.remove(mesh).unwrap_or_default();
+            let HeadRow { message_seq, audit_seq, audit_hash, audit_hash2, .. } = &head.row;
+            let hashes = (audit_hash.clone(), audit_hash2.clone());
+            rows.push((mesh.clone(), *message_seq, more, bytes, *audit_seq, hashes.0, hashes.1));
+        }
+        let only_queued = queued.into_iter().filter(|(_, change)| *change != Change::default());
+        rows.extend(
+            only_queued
+                .map(|(mesh, change)| (mesh.clone(), 0, change.rows, change.bytes, 0, String::new(), String::new())),
+        );
+        rows
+    }
+
+    /// Whether the mesh's whole queue takes so much more.
+    pub(crate) fn mesh_has_room(&mut self, mesh: &MeshId, more: Change) -> bool {
+        let Some(head) = self.heads.get_mut(mesh) else { return false };
+        let (rows, bytes) = (head.row.queued_rows + head.queued.rows, head.row.queued_bytes + head.queued.bytes);
+        let fits = rows.saturating_add(more.rows) <= MAX_MESH_QUEUED_ROWS
+            && bytes.saturating_add(more.bytes) <= MAX_MESH_QUEUED_BYTES;
+        if fits {
+            head.queued.rows += more.rows;
+            head.queued.bytes += more.bytes;
+        }
+        fits
     }
 
     pub(crate) fn connection(&mut self) -> Connection<'_> {
@@ -291,12 +418,12 @@ impl Batch {
         self.tx.last_rows(sql, values).await
     }
 
-    /// The next number in a mesh's order of messages.
+    /// The next number in a mesh's order of messages. The mesh was looked up: its sender was found in it.
     pub(crate) fn next_message_seq(&mut self, mesh: &MeshId) -> i64 {
-        let head = self.heads.entry(mesh.clone()).or_insert(Head { message_seq: 0, changed: true });
-        head.message_seq += 1;
+        let Some(head) = self.heads.get_mut(mesh) else { return 0 };
+        head.row.message_seq += 1;
         head.changed = true;
-        head.message_seq
+        head.row.message_seq
     }
 
     /// Random bytes from the operating system.
@@ -312,6 +439,12 @@ impl Batch {
 
     pub(crate) fn ring_again(&mut self, mesh: &MeshId, recipient: &Recipient) {
         self.rings.insert((mesh.clone(), recipient.clone()), true);
+    }
+}
+
+impl Head {
+    fn of(row: HeadRow) -> Self {
+        Self { row, queued: Change::default(), changed: false }
     }
 }
 

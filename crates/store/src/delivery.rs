@@ -158,33 +158,49 @@ pub(crate) async fn claim(batch: &mut Batch, claims: &[&Claim], reclaims: &[&Rec
 /// A row that may be claimed: number, place of its request and recipient in what was asked, delivery, size.
 type Free = (i64, usize, i64, i64);
 
+/// Whether the recipient lets the sender reach it now: a grant may have been taken back since the message was accepted. What is held
+/// back stays queued until the grant is given again, or until it expires. Most members have no grants at all, and it ends there.
+macro_rules! wanted {
+    () => {
+        "(not exists (select 1 from member_grant a where a.mesh_id = p.mesh_id and a.member_id = p.member_id) or exists ( \
+           select 1 from message q join member f on f.id = q.sender_member_id and f.mesh_id || '' = q.mesh_id \
+           left join member_grant g on g.mesh_id = p.mesh_id and g.member_id = p.member_id and g.sender_pubkey = f.peer_pubkey \
+           left join member_grant k on k.mesh_id = p.mesh_id and k.member_id = p.member_id and k.sender_pubkey = q.sender_pubkey \
+           where q.mesh_id = p.mesh_id and q.seq = p.message_seq \
+           and coalesce(g.capabilities, k.capabilities, '\"dm\"broadcast\"') \
+           like case when q.target_spec like '@%' or q.target_spec = '*' then '%\"broadcast\"%' else '%\"dm\"%' end))"
+    };
+}
+
 /// The next free rows for each claim, in order. Nothing is handed to a member who was removed.
 async fn free(batch: &mut Batch, claims: &[&Claim], asked: &[(usize, &Recipient)]) -> sqlx::Result<Vec<Free>> {
     // The innermost query is the same; SQLite has no lateral join, PostgreSQL no `in` over a correlated limit that it likes.
     const FREE: Sql = sql!(
-        sqlite: "select json_group_array(json_array(d.message_seq, cast(r.value ->> 0 as bigint), d.id, d.size_bytes)) \
+        sqlite: concat!("select json_group_array(json_array(d.message_seq, cast(r.value ->> 0 as bigint), d.id, d.size_bytes)) \
                  from jsonb_each($1) r cross join delivery d on d.id in ( \
                    select p.id from delivery p where p.mesh_id = r.value ->> 1 and p.recipient = r.value ->> 2 \
                    and p.message_seq > cast(r.value ->> 3 as bigint) and p.state = 'queued' \
-                   and (cast(r.value ->> 4 as bigint) = 0 or p.priority = 'now') \
-                   and (p.claim_until is null or p.claim_until <= $2 or p.claim_connection = r.value ->> 5 or not exists ( \
+                   and (cast(r.value ->> 4 as bigint) = 0 or p.priority = 'now') and ",
+                 wanted!(),
+                 " and (p.claim_until is null or p.claim_until <= $2 or p.claim_connection = r.value ->> 5 or not exists ( \
                      select 1 from node n where n.incarnation = p.claim_incarnation and n.heartbeat_at > $3)) \
                    order by p.message_seq limit 256) \
                  where not exists (select 1 from member o where o.mesh_id || '' = r.value ->> 1 and o.revoked_at is not null \
                    and o.id = coalesce((select s.member_id from session s where s.mesh_id = r.value ->> 1 \
-                     and s.session_pubkey = r.value ->> 2), r.value ->> 2))",
-        postgres: "select json_agg(json_build_array(d.message_seq, cast(r.value ->> 0 as bigint), d.id, d.size_bytes))::text \
+                     and s.session_pubkey = r.value ->> 2), r.value ->> 2))"),
+        postgres: concat!("select json_agg(json_build_array(d.message_seq, cast(r.value ->> 0 as bigint), d.id, d.size_bytes))::text \
                    from jsonb_array_elements($1::text::jsonb) r(value) cross join lateral ( \
                      select p.id, p.message_seq, p.size_bytes from delivery p \
                      where p.mesh_id = r.value ->> 1 and p.recipient = r.value ->> 2 \
                      and p.message_seq > cast(r.value ->> 3 as bigint) and p.state = 'queued' \
-                     and (cast(r.value ->> 4 as bigint) = 0 or p.priority = 'now') \
-                     and (p.claim_until is null or p.claim_until <= $2 or p.claim_connection = r.value ->> 5 or not exists ( \
+                     and (cast(r.value ->> 4 as bigint) = 0 or p.priority = 'now') and ",
+                   wanted!(),
+                   " and (p.claim_until is null or p.claim_until <= $2 or p.claim_connection = r.value ->> 5 or not exists ( \
                        select 1 from node n where n.incarnation = p.claim_incarnation and n.heartbeat_at > $3)) \
                      order by p.message_seq limit 256) d \
                    where not exists (select 1 from member o where o.mesh_id || '' = r.value ->> 1 and o.revoked_at is not null \
                      and o.id = coalesce((select s.member_id from session s where s.mesh_id = r.value ->> 1 \
-                       and s.session_pubkey = r.value ->> 2), r.value ->> 2))",
+                       and s.session_pubkey = r.value ->> 2), r.value ->> 2))"),
     );
     if claims.is_empty() {
         return Ok(Vec::new());

@@ -8,6 +8,7 @@
 //! An answer of `Ok` means that the commit is synced (D1). After each commit the bell is rung for whom it concerns.
 #![warn(missing_docs)]
 
+mod audience;
 mod audit;
 mod batch;
 mod clock;
@@ -44,6 +45,7 @@ use claudemesh_proto::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use audit::Event;
 pub use batch::Ring;
 pub use clock::Clock;
 pub use database_url::DatabaseUrl;
@@ -53,7 +55,9 @@ pub use invite::{NewInvite, Redeemed, Redemption};
 pub use journal::{Bell, Meters, Pending};
 pub use member::Member;
 pub use mesh::{MadeMesh, Mesh, NewMesh};
-pub use message::{Appended, MAX_QUEUED_BYTES, MAX_QUEUED_ROWS, NewMessage};
+pub use message::{
+    Appended, MAX_MESH_QUEUED_BYTES, MAX_MESH_QUEUED_ROWS, MAX_QUEUED_BYTES, MAX_QUEUED_ROWS, NewMessage,
+};
 pub use recipient::Recipient;
 pub use session::{Admission, Admitted, SessionClaim, Welcome};
 pub use settle::{Release, Settle, Settled};
@@ -148,6 +152,11 @@ impl Store {
     /// Hands a connection what is next.
     pub async fn claim(&self, claim: Claim) -> Pending<Vec<Claimed>> {
         self.0.journal.submit(Request::Claim(claim), claimed).await
+    }
+
+    /// Logs what happened, in a transaction of its own: it is there once this resolves (A1).
+    pub async fn record(&self, event: Event) -> Pending<()> {
+        self.0.journal.submit(Request::Record(event), done).await
     }
 
     /// Ends a connection's claim that waits. Its answer may be rows all the same: they were taken before.

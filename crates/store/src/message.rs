@@ -2,19 +2,24 @@
 //!
 //! Who may send to whom is decided here, from what the batch has read inside the transaction that writes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use claudemesh_proto::text::Verbatim;
-use claudemesh_proto::{DisplayName, MemberId, MeshId, MessageId, Priority, PublicKey};
+use claudemesh_proto::{DisplayName, MemberId, MeshId, MessageId, Priority, PublicKey, Target};
 
-use crate::batch::Batch;
-use crate::look_up::{Earlier, Named};
+use crate::audience::{Addressee, Addresses, Listening, Recipients};
+use crate::batch::{Batch, Change};
+use crate::look_up::Earlier;
 use crate::recipient::Recipient;
 
 /// Most rows that may be queued for one recipient.
 pub const MAX_QUEUED_ROWS: i64 = 10_000;
 /// Most bytes that may be queued for one recipient.
 pub const MAX_QUEUED_BYTES: i64 = 64 << 20;
+/// Most rows that may be queued in one mesh.
+pub const MAX_MESH_QUEUED_ROWS: i64 = 2_000_000;
+/// Most bytes that may be queued in one mesh; a broadcast counts once per recipient.
+pub const MAX_MESH_QUEUED_BYTES: i64 = 8 << 30;
 
 /// A message to accept.
 #[derive(Debug)]
@@ -23,12 +28,14 @@ pub struct NewMessage {
     pub mesh_id: MeshId,
     /// The sending member.
     pub sender_member_id: MemberId,
+    /// The sending member's key.
+    pub sender_member_pubkey: PublicKey,
     /// The key that sealed it: the session's, else the member's.
     pub sender_pubkey: PublicKey,
     /// The name shown with it.
     pub sender_name: DisplayName,
-    /// The key it is for.
-    pub target: PublicKey,
+    /// Whom it is for.
+    pub target: Target,
     /// Whether a connection holds the target right now as a session key that it has not proven.
     pub target_is_open: bool,
     /// How urgent it is.
@@ -54,8 +61,12 @@ pub enum Appended {
     Reused,
     /// The target is no member and no session that could come back.
     NoRecipient,
+    /// The recipient does not want direct messages of this sender.
+    Blocked,
     /// The recipient has too much waiting.
     QueueFull,
+    /// The whole mesh has too much waiting.
+    MeshFull,
     /// The sender was removed from the mesh.
     SenderRevoked,
 }
@@ -65,8 +76,14 @@ pub(crate) struct Accepted<'a> {
     message: &'a NewMessage,
     id: MessageId,
     seq: i64,
+    recipients: Vec<Place>,
+}
+
+/// A recipient's place: in its queue, or not, when that is full.
+struct Place {
     recipient: Recipient,
     owner: MemberId,
+    is_full: bool,
 }
 
 type DedupeKey<'a> = (&'a MeshId, &'a MemberId, &'a str);
@@ -74,7 +91,7 @@ type DedupeKey<'a> = (&'a MeshId, &'a MemberId, &'a str);
 struct First {
     outcome: Appended,
     fingerprint: Option<String>,
-    target: String,
+    target_spec: String,
     nonce: String,
     ciphertext: String,
 }
@@ -84,7 +101,7 @@ impl First {
     fn answers(&self, retry: &NewMessage) -> Appended {
         let same = self.fingerprint == retry.request_fingerprint
             && (self.fingerprint.is_some()
-                || self.target == retry.target.to_string()
+                || self.target_spec == retry.target.to_string()
                     && self.nonce == retry.nonce
                     && self.ciphertext == retry.ciphertext);
         if same { self.outcome.clone() } else { Appended::Reused }
@@ -103,30 +120,31 @@ impl NewMessage {
     }
 }
 
-/// What a batch of messages wants to know, in the order of the rows that [`LOOK_UP`](crate::look_up::LOOK_UP) reads.
+/// What a batch of messages wants to know.
 #[derive(Debug, Default)]
 pub(crate) struct Questions<'a> {
     retries: Vec<DedupeKey<'a>>,
-    keys: Vec<TargetKey<'a>>,
+    pub(crate) addresses: Addresses<'a>,
 }
 
 impl<'a> Questions<'a> {
     pub(crate) fn of(messages: &[&'a NewMessage]) -> Self {
-        let mut seen = HashSet::new();
-        Self {
-            retries: messages.iter().filter_map(|message| message.dedupe_key()).collect(),
-            keys: messages.iter().map(|message| target_key(message)).filter(|key| seen.insert(*key)).collect(),
-        }
+        let retries = messages.iter().filter_map(|message| message.dedupe_key()).collect();
+        Self { retries, addresses: Addresses::of(messages) }
     }
 
-    /// Of which earlier messages these may be retries.
+    /// Of which earlier messages these may be retries: place, mesh, sender, client's id.
     pub(crate) fn retry_rows(&self) -> Vec<impl serde::Serialize> {
-        self.retries.iter().enumerate().map(|(index, (mesh, sender, id))| (index, mesh, sender, id)).collect()
+        self.retries.iter().enumerate().map(|(place, (mesh, sender, id))| (place, mesh, sender, id)).collect()
     }
 
-    /// Whom the targets name, and whether the senders are members.
-    pub(crate) fn target_rows(&self) -> Vec<impl serde::Serialize> {
-        self.keys.iter().enumerate().map(|(index, (mesh, target, from))| (index, mesh, target, from)).collect()
+    fn firsts(&self, earlier: Vec<Earlier>) -> HashMap<DedupeKey<'a>, First> {
+        let firsts =
+            earlier.into_iter().filter_map(|Earlier { place, id, fingerprint, target_spec, nonce, ciphertext }| {
+                let first = First { outcome: Appended::Kept(id), fingerprint, target_spec, nonce, ciphertext };
+                Some((*self.retries.get(place)?, first))
+            });
+        firsts.collect()
     }
 }
 
@@ -135,31 +153,23 @@ pub(crate) fn decide<'a>(
     batch: &mut Batch,
     messages: &[&'a NewMessage],
     questions: &Questions<'a>,
-    (earlier, named): (Vec<Earlier>, Vec<Named>),
+    (earlier, found): (Vec<Earlier>, &Recipients),
 ) -> sqlx::Result<(Vec<Appended>, Vec<Accepted<'a>>)> {
-    let mut firsts: HashMap<DedupeKey<'a>, First> = earlier
-        .into_iter()
-        .filter_map(|(index, id, fingerprint, target, nonce, ciphertext)| {
-            let first = First { outcome: Appended::Kept(id), fingerprint, target, nonce, ciphertext };
-            Some((*questions.retries.get(index)?, first))
-        })
-        .collect();
-    let targets = targets(batch, questions, named);
+    let mut firsts = questions.firsts(earlier);
     let mut outcomes = Vec::with_capacity(messages.len());
     let mut accepted: Vec<Accepted<'a>> = Vec::with_capacity(messages.len());
     for message in messages {
+        let addressee = questions.addresses.addressee(found, message);
+        let listening = questions.addresses.listening(found, message);
         let first = message.dedupe_key().and_then(|key| firsts.get(&key));
         let outcome = match first {
             Some(first) => {
                 // The batch that kept it may have failed to say so, and then nobody was rung.
-                if let Some((recipient, _)) = targets.get(&target_key(message)).and_then(|to| to.recipient.as_ref()) {
-                    batch.ring_again(&message.mesh_id, recipient);
-                }
+                ring_again(batch, message, addressee, listening);
                 first.answers(message)
             }
-            None => match admit(batch, &targets, message, Batch::random()?) {
+            None => match admit(batch, message, (addressee, listening), Batch::random()?) {
                 Ok(admitted) => {
-                    batch.ring(&message.mesh_id, &admitted.recipient);
                     let kept = Appended::Kept(admitted.id.clone());
                     accepted.push(admitted);
                     kept
@@ -171,7 +181,7 @@ pub(crate) fn decide<'a>(
             firsts.entry(key).or_insert_with(|| First {
                 outcome: outcome.clone(),
                 fingerprint: message.request_fingerprint.clone(),
-                target: message.target.to_string(),
+                target_spec: message.target.to_string(),
                 nonce: message.nonce.clone(),
                 ciphertext: message.ciphertext.clone(),
             });
@@ -181,88 +191,107 @@ pub(crate) fn decide<'a>(
     Ok((outcomes, accepted))
 }
 
-impl Accepted<'_> {
+impl<'a> Accepted<'a> {
     /// The columns of its `message`, as the batch writes them.
     pub(crate) fn message_row(&self) -> impl serde::Serialize {
         let Self { message, id, seq, .. } = self;
         #[rustfmt::skip]
         let columns = (
             &message.mesh_id, seq, id, &message.sender_member_id, &message.sender_pubkey, &message.sender_name,
-            &message.target, message.priority, &message.nonce, &message.ciphertext,
+            message.target.to_string(), message.priority, &message.nonce, &message.ciphertext,
             message.ext.as_ref().map(|ext| ext.get()), &message.client_message_id, &message.request_fingerprint,
         );
         columns
     }
 
-    /// The columns of its `delivery`.
-    pub(crate) fn delivery_row(&self) -> impl serde::Serialize {
-        let Self { message, seq, recipient, owner, .. } = self;
-        (&message.mesh_id, seq, recipient.to_string(), owner, message.priority, message.size_bytes())
+    /// The columns of each `delivery`. What found a full queue is there too, at its end: it must not vanish without a word.
+    pub(crate) fn delivery_rows(&self) -> impl Iterator<Item = impl serde::Serialize + use<'a>> {
+        let Self { message, seq, .. } = *self;
+        let size = message.size_bytes();
+        self.recipients.iter().map(move |place| {
+            let state = if place.is_full { "expired" } else { "queued" };
+            (&message.mesh_id, seq, place.recipient.to_string(), place.owner.clone(), message.priority, size, state)
+        })
     }
 }
 
-/// Whom a key names, and whether they can be sent to.
-struct Target {
-    recipient: Option<(Recipient, MemberId)>,
-    /// The session's key was never proven, or too long ago: it takes mail only while a connection holds it.
-    only_while_open: bool,
-    backlog_rows: i64,
-    backlog_bytes: i64,
-    sender_is_member: bool,
+fn ring_again(batch: &mut Batch, message: &NewMessage, addressee: Option<&Addressee>, listening: Option<&[Listening]>) {
+    if let Some(listening) = listening {
+        for listener in listening {
+            batch.ring_again(&message.mesh_id, &Recipient::Member(listener.member.clone()));
+        }
+    } else if let Some((recipient, _)) = addressee.and_then(|to| to.recipient.as_ref()) {
+        batch.ring_again(&message.mesh_id, recipient);
+    }
 }
 
-type TargetKey<'a> = (&'a MeshId, PublicKey, &'a MemberId);
-
-fn targets<'a>(batch: &mut Batch, questions: &Questions<'a>, named: Vec<Named>) -> HashMap<TargetKey<'a>, Target> {
-    let oldest = batch.now.minus(batch.settings.message_ttl).as_millis();
-    let targets = named.into_iter().filter_map(|found| {
-        let (index, member, owner, proven, last_seen, backlog_rows, backlog_bytes, sender, last) = found;
-        let key = questions.keys.get(index)?;
-        batch.learn_head(key.0, last);
-        let by_member = member.map(|id| (Recipient::Member(id.clone()), id));
-        let by_session = owner.map(|id| (Recipient::Session(key.1), id));
-        let lasting = by_member.is_some() || proven.is_some() && last_seen.is_some_and(|seen| seen >= oldest);
-        let target = Target {
-            recipient: by_member.or(by_session),
-            only_while_open: !lasting,
-            backlog_rows,
-            backlog_bytes,
-            sender_is_member: sender.is_some(),
-        };
-        Some((*key, target))
-    });
-    targets.collect()
-}
-
-fn target_key(message: &NewMessage) -> TargetKey<'_> {
-    (&message.mesh_id, message.target, &message.sender_member_id)
-}
-
-/// Decides one message, and gives it its number and its place in the recipient's queue.
+/// Decides one message, and gives it its number and its places in the queues.
 fn admit<'a>(
     batch: &mut Batch,
-    targets: &HashMap<TargetKey<'a>, Target>,
     message: &'a NewMessage,
+    (addressee, listening): (Option<&Addressee>, Option<&[Listening]>),
     random: [u8; 24],
 ) -> Result<Accepted<'a>, Appended> {
-    let target = targets.get(&target_key(message)).ok_or(Appended::NoRecipient)?;
-    if !target.sender_is_member {
+    let addressee = addressee.ok_or(Appended::NoRecipient)?;
+    if !addressee.sender_is_member {
         return Err(Appended::SenderRevoked);
     }
-    let (recipient, owner) = target.recipient.clone().ok_or(Appended::NoRecipient)?;
-    if target.only_while_open && !message.target_is_open {
+    let recipients = match listening {
+        Some(listening) => join_queues(batch, message, listening)?,
+        None => vec![join_queue(batch, message, addressee)?],
+    };
+    let seq = batch.next_message_seq(&message.mesh_id);
+    for place in recipients.iter().filter(|place| !place.is_full) {
+        batch.ring(&message.mesh_id, &place.recipient);
+    }
+    batch.sent(message);
+    let id = MessageId::new(seq.unsigned_abs(), random);
+    Ok(Accepted { message, id, seq, recipients })
+}
+
+fn join_queue(batch: &mut Batch, message: &NewMessage, to: &Addressee) -> Result<Place, Appended> {
+    let (recipient, owner) = to.recipient.clone().ok_or(Appended::NoRecipient)?;
+    if to.only_while_open && !message.target_is_open {
         return Err(Appended::NoRecipient);
     }
+    if !to.takes_direct {
+        return Err(Appended::Blocked);
+    }
     let size = message.size_bytes();
+    if !batch.mesh_has_room(&message.mesh_id, Change { rows: 1, bytes: size }) {
+        return Err(Appended::MeshFull);
+    }
     let change = batch.backlog.change(&message.mesh_id, &recipient);
-    let full = target.backlog_rows + change.rows + 1 > MAX_QUEUED_ROWS
-        || target.backlog_bytes.saturating_add(change.bytes).saturating_add(size) > MAX_QUEUED_BYTES;
-    if full {
+    if !change.add(size, (to.queued_rows, to.queued_bytes)) {
         return Err(Appended::QueueFull);
     }
-    change.rows += 1;
-    change.bytes = change.bytes.saturating_add(size);
-    let seq = batch.next_message_seq(&message.mesh_id);
-    let id = MessageId::new(seq.unsigned_abs(), random);
-    Ok(Accepted { message, id, seq, recipient, owner })
+    Ok(Place { recipient, owner, is_full: false })
+}
+
+fn join_queues(batch: &mut Batch, message: &NewMessage, listening: &[Listening]) -> Result<Vec<Place>, Appended> {
+    let size = message.size_bytes();
+    let rows = i64::try_from(listening.len()).unwrap_or(i64::MAX);
+    if !batch.mesh_has_room(&message.mesh_id, Change { rows, bytes: size.saturating_mul(rows) }) {
+        return Err(Appended::MeshFull);
+    }
+    let places = listening.iter().map(|listener| {
+        let recipient = Recipient::Member(listener.member.clone());
+        let change = batch.backlog.change(&message.mesh_id, &recipient);
+        let is_full = !change.add(size, (listener.queued_rows, listener.queued_bytes));
+        Place { recipient, owner: listener.member.clone(), is_full }
+    });
+    Ok(places.collect())
+}
+
+impl Change {
+    /// Adds one message to a queue that holds so many rows and bytes in the tables; false when it is full.
+    fn add(&mut self, size: i64, (rows, bytes): (i64, i64)) -> bool {
+        let fits = rows + self.rows < MAX_QUEUED_ROWS
+            && bytes.saturating_add(self.bytes).saturating_add(size) <= MAX_QUEUED_BYTES;
+        if fits {
+            self.rows += 1;
+            self.bytes = self.bytes.saturating_add(size);
+        }
+        fits
+    }
 }

@@ -93,9 +93,10 @@ async fn write(
         let message = NewMessage {
             mesh_id: mesh_id.clone(),
             sender_member_id: ada.clone(),
+            sender_member_pubkey: ada_key,
             sender_pubkey: ada_key,
             sender_name: "Ada".parse().unwrap(),
-            target: bob_key,
+            target: claudemesh_proto::Target::Key(bob_key),
             target_is_open: false,
             priority: Priority::Now,
             nonce: String::new(),

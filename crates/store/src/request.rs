@@ -4,6 +4,7 @@ use tokio::sync::oneshot;
 
 use claudemesh_proto::MeshId;
 
+use crate::audit::Event;
 use crate::delivery::{Claim, Claimed, Reclaim, Withdraw};
 use crate::error::StoreError;
 use crate::message::{Appended, NewMessage};
@@ -23,6 +24,7 @@ pub(crate) enum Request {
     Settle(Settle),
     Release(Release),
     Withdraw(Withdraw),
+    Record(Event),
 }
 
 /// What became of a [`Request`].
@@ -46,6 +48,7 @@ impl Request {
             Self::Settle(settle) => &settle.mesh_id,
             Self::Release(release) => &release.mesh_id,
             Self::Withdraw(withdraw) => &withdraw.mesh_id,
+            Self::Record(event) => &event.mesh_id,
         }
     }
 
@@ -59,7 +62,7 @@ impl Request {
             Self::Reclaim(_) => 1 << 20,
             Self::Release(release) => FIELDS + release.held.len() * 64,
             // What a claim reads has a limit of its own.
-            Self::Admit(_) | Self::Claim(_) | Self::Settle(_) | Self::Withdraw(_) => FIELDS,
+            Self::Admit(_) | Self::Claim(_) | Self::Settle(_) | Self::Withdraw(_) | Self::Record(_) => FIELDS,
         }
     }
 
@@ -98,6 +101,7 @@ pub(crate) struct Sorted<'a> {
     pub(crate) reclaims: Vec<(usize, &'a Reclaim)>,
     pub(crate) settles: Vec<&'a Settle>,
     pub(crate) releases: Vec<&'a Release>,
+    pub(crate) events: Vec<&'a Event>,
 }
 
 impl<'a> Sorted<'a> {
@@ -111,6 +115,7 @@ impl<'a> Sorted<'a> {
                 Request::Reclaim(again) => sorted.reclaims.push((index, again)),
                 Request::Settle(settle) => sorted.settles.push(settle),
                 Request::Release(release) => sorted.releases.push(release),
+                Request::Record(event) => sorted.events.push(event),
                 // It changes nothing in the database.
                 Request::Withdraw(_) => {}
             }

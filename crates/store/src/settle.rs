@@ -78,7 +78,7 @@ pub(crate) fn rows(settles: &[&Settle]) -> (Vec<impl serde::Serialize>, Vec<impl
 
 /// Ends deliveries because their recipients have them. Ids that are unknown, settled before, or somebody else's were not found.
 pub(crate) fn settle(batch: &mut Batch, found: impl IntoIterator<Item = Endable>) {
-    for (delivery, mesh_id, recipient, size_bytes) in found {
+    for Endable { delivery, mesh_id, recipient, size_bytes } in found {
         let Ok(recipient) = recipient.parse() else { continue };
         if batch.ended.insert(delivery) {
             let change = batch.backlog.change(&mesh_id, &recipient);

@@ -40,14 +40,16 @@ pub(crate) fn check(app: &App, live: &Live, send: Send) -> Result<NewMessage, St
         NO_RECIPIENT.to_owned()
     };
     let target = match send.target_spec.parse() {
-        Ok(Target::Key(key)) => key,
-        Ok(_) | Err(BadTarget::Malformed) => {
-            return Err(invalid(Invalid { field: "targetSpec", why: "must be a member's or session's key" }));
+        Ok(target) => target,
+        Err(BadTarget::Malformed) => {
+            let why = "must be a member's or session's key, *, @all or @group";
+            return Err(invalid(Invalid { field: "targetSpec", why }));
         }
         Err(BadTarget::Nobody) => return Err(no_recipient()),
     };
-    let outgoing = send.check(Target::Key(target)).map_err(invalid)?;
-    if is_only_oneself(app, live, &target) {
+    let outgoing = send.check(target).map_err(invalid)?;
+    let key = if let Target::Key(key) = &outgoing.target { Some(*key) } else { None };
+    if key.is_some_and(|key| is_only_oneself(app, live, &key)) {
         return Err(no_recipient());
     }
     Ok(NewMessage {
@@ -55,8 +57,9 @@ pub(crate) fn check(app: &App, live: &Live, send: Send) -> Result<NewMessage, St
         sender_member_id: live.member_id.clone(),
         sender_pubkey: live.sender_pubkey,
         sender_name: live.display_name.clone(),
-        target,
-        target_is_open: app.hub.is_session_open(&live.mesh_id, &target),
+        sender_member_pubkey: live.member_pubkey,
+        target: outgoing.target,
+        target_is_open: key.is_some_and(|key| app.hub.is_session_open(&live.mesh_id, &key)),
         priority: outgoing.priority,
         nonce: outgoing.nonce,
         ciphertext: outgoing.ciphertext,
@@ -89,6 +92,11 @@ pub(crate) fn acknowledge(
             Ack { id, message_id: message_id.to_string(), queued: true, error: None }
         }
         Ok(Appended::NoRecipient) => refused(Refused::NoRecipient, NO_RECIPIENT),
+        Ok(Appended::Blocked) => {
+            app.metrics.dropped_by_grant();
+            refused(Refused::Forbidden, "forbidden: blocked by recipient grants (sender lacks dm capability)")
+        }
+        Ok(Appended::MeshFull) => refused(Refused::QueueFull, "mesh queue full"),
         Ok(Appended::QueueFull) => refused(Refused::QueueFull, "recipient queue full"),
         Ok(Appended::Reused) => {
             refused(Refused::Invalid, "invalid: client_message_id was used with another request_fingerprint")

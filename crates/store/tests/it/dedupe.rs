@@ -93,7 +93,7 @@ async fn without_fingerprints_the_message_itself_is_compared(ground: &Ground) {
     kept(town.append(letter(&town, &town.ada, None)).await.unwrap());
     let plain = || letter(&town, &town.ada, None);
     for changed in [
-        NewMessage { target: town.ada.key, ..plain() },
+        NewMessage { target: claudemesh_proto::Target::Key(town.ada.key), ..plain() },
         NewMessage { nonce: "b3RoZXI=".into(), ..plain() },
         NewMessage { ciphertext: "other".into(), ..plain() },
     ] {
@@ -118,7 +118,10 @@ async fn two_senders_may_use_one_client_id(ground: &Ground) {
 async fn a_refused_message_does_not_take_the_client_id(ground: &Ground) {
     let store = ground.open().await;
     let town = Town::found(&store).await;
-    let nobody = NewMessage { target: crate::people::fresh_key(), ..letter(&town, &town.ada, Some("f")) };
+    let nobody = NewMessage {
+        target: claudemesh_proto::Target::Key(crate::people::fresh_key()),
+        ..letter(&town, &town.ada, Some("f"))
+    };
     assert_eq!(town.append(nobody).await.unwrap(), Appended::NoRecipient);
     kept(town.append(letter(&town, &town.ada, Some("g"))).await.unwrap());
     store.close().await;

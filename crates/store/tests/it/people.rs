@@ -98,9 +98,10 @@ impl Town {
         NewMessage {
             mesh_id: self.mesh.clone(),
             sender_member_id: from.id.clone(),
+            sender_member_pubkey: from.key,
             sender_pubkey: from.key,
             sender_name: "Ada".parse().unwrap(),
-            target: to,
+            target: claudemesh_proto::Target::Key(to),
             target_is_open: false,
             priority: Priority::Next,
             nonce: "bm9uY2U=".into(),

@@ -79,9 +79,10 @@ async fn fill(broker: &Broker, sessions: &[Arc<Identity>]) -> (MeshId, Identity)
         let message = |target: PublicKey| NewMessage {
             mesh_id: made.mesh_id.clone(),
             sender_member_id: made.member_id.clone(),
+            sender_member_pubkey: member.public(),
             sender_pubkey: member.public(),
             sender_name: mesh.display_name.clone(),
-            target,
+            target: claudemesh_proto::Target::Key(target),
             target_is_open: false,
             priority: Priority::Next,
             nonce: BASE64.encode(&[0; 24]),
