@@ -11,6 +11,8 @@ pub(crate) struct Sizes {
     pub(crate) load: Duration,
     /// Members who write to each other.
     pub(crate) peers: usize,
+    /// Members who hear a broadcast.
+    pub(crate) audience: usize,
     /// Messages that each of them sends in the burst.
     pub(crate) burst: u64,
     /// Messages of the ping-pong.
@@ -38,6 +40,7 @@ impl Sizes {
             warm_up: Duration::from_millis(500),
             load: Duration::from_secs(seconds.into()),
             peers: 100,
+            audience: 200,
             burst: 1000,
             pings: 3000,
             handshakes: 4000,
@@ -56,6 +59,7 @@ impl Sizes {
             warm_up: Duration::from_millis(20),
             load: Duration::from_millis(100),
             peers: 4,
+            audience: 3,
             burst: 10,
             pings: 10,
             handshakes: 10,

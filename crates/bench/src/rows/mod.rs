@@ -1,5 +1,6 @@
 //! What is measured. A new row is a function from a [`Stage`] to [`Figure`]s in a file of its own, and a line in [`ROWS`].
 
+mod broadcast;
 mod burst;
 mod crowd;
 mod handshakes;
@@ -47,6 +48,12 @@ pub(crate) const ROWS: &[Row] = &[
         run: |stage| Box::pin(sends::run(stage, sends::Flight { senders: 16, window: 16, target: Some(20_000.0) })),
     },
     Row {
+        name: "sends-2000",
+        about: "the same with 2,000 in flight",
+        is_headline: true,
+        run: |stage| Box::pin(sends::run(stage, sends::Flight { senders: 40, window: 50, target: None })),
+    },
+    Row {
         name: "life",
         about: "peers who write to each other: accepted, delivered, acknowledged, settled",
         is_headline: true,
@@ -63,6 +70,12 @@ pub(crate) const ROWS: &[Row] = &[
         about: "100 peers, 1,000 messages each, as fast as acks allow",
         is_headline: true,
         run: |stage| Box::pin(burst::run(stage)),
+    },
+    Row {
+        name: "broadcast",
+        about: "one writes to 200 members who are here: accepted, delivered, acknowledged, settled",
+        is_headline: true,
+        run: |stage| Box::pin(broadcast::run(stage)),
     },
     Row {
         name: "handshakes",

@@ -78,33 +78,43 @@ impl<'a> Peers<'a> {
         Ok(total)
     }
 
-    /// Waits until everything sent is acknowledged and the broker has nothing left to deliver.
     async fn settled(&mut self) -> anyhow::Result<()> {
-        let started = Instant::now();
-        while self.acknowledged.load(Ordering::Relaxed) < self.sent {
-            if let Some(end) = self.readers.try_join_next() {
-                end.context("a reader panicked")??;
-                bail!("a reader ended");
-            }
-            ensure!(
-                started.elapsed() < PATIENCE,
-                "{} of {} messages were delivered",
-                self.acknowledged.load(Ordering::Relaxed),
-                self.sent
-            );
-            sleep(POLL).await;
-        }
-        while metric(self.broker.address, "broker_queue_depth").await? > 0 {
-            ensure!(started.elapsed() < PATIENCE, "the broker does not settle what was acknowledged");
-            sleep(POLL).await;
-        }
-        let heard = metric(self.broker.address, "broker_messages_acknowledged_total").await?;
-        ensure!(heard == self.sent, "{heard} acknowledgements for {} messages", self.sent);
-        Ok(())
+        settled(self.broker, &mut self.readers, &self.acknowledged, self.sent).await
     }
 }
 
-async fn read(connection: Arc<Connection>, mut pushes: Pushes, acknowledged: Arc<AtomicU64>) -> anyhow::Result<()> {
+/// Waits until so many deliveries are acknowledged, and the broker has nothing left to deliver.
+pub(super) async fn settled(
+    broker: &Broker,
+    readers: &mut JoinSet<anyhow::Result<()>>,
+    acknowledged: &AtomicU64,
+    sent: u64,
+) -> anyhow::Result<()> {
+    let started = Instant::now();
+    while acknowledged.load(Ordering::Relaxed) < sent {
+        if let Some(end) = readers.try_join_next() {
+            end.context("a reader panicked")??;
+            bail!("a reader ended");
+        }
+        let so_far = acknowledged.load(Ordering::Relaxed);
+        ensure!(started.elapsed() < PATIENCE, "{so_far} of {sent} messages were delivered");
+        sleep(POLL).await;
+    }
+    while metric(broker.address, "broker_queue_depth").await? > 0 {
+        ensure!(started.elapsed() < PATIENCE, "the broker does not settle what was acknowledged");
+        sleep(POLL).await;
+    }
+    let heard = metric(broker.address, "broker_messages_acknowledged_total").await?;
+    ensure!(heard == sent, "{heard} acknowledgements for {sent} messages");
+    Ok(())
+}
+
+/// Takes and acknowledges what one sender sent, and checks that nothing is missing, twice there or out of order.
+pub(super) async fn read(
+    connection: Arc<Connection>,
+    mut pushes: Pushes,
+    acknowledged: Arc<AtomicU64>,
+) -> anyhow::Result<()> {
     let mut expected = 0;
     loop {
         let taken = pushes.next_many(256).await;

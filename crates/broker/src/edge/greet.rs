@@ -7,7 +7,7 @@ use claudemesh_keys::{NoRandomness, random_bytes};
 use claudemesh_proto::hello::{HelloAck, MemberProfile, MeshPolicy, QUIET};
 use claudemesh_proto::presence::PeerRole;
 use claudemesh_proto::{Addressed, BrokerFrame, ClientFrame, ConnectionId, ErrorCode, ErrorFrame, Peek, PresenceId};
-use claudemesh_store::Welcome;
+use claudemesh_store::{Welcome, Withdraw};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
@@ -160,8 +160,12 @@ async fn admit(app: &Arc<App>, greeting: Greeting) -> Result<(Box<Greeted>, Hell
     let presence = Presence::new(id, &admission, &welcome, (place, peer_role));
     let (display_name, sender_pubkey) = (presence.peer.display_name.clone(), presence.peer.pubkey);
     let is_quiet = presence.is_quiet;
-    let Entered { seat, reattached, predecessor } =
+    let Entered { seat, reattached, predecessor, relieved } =
         app.hub.enter(presence, connection).ok_or_else(Rejection::capacity)?;
+    for connection in relieved {
+        // What is sent once the client knows that it is here must not go to who had the turn before.
+        drop(app.store.withdraw(Withdraw { mesh_id: admission.mesh_id.clone(), connection }).await);
+    }
     let live = Live {
         seat,
         mesh_id: admission.mesh_id,

@@ -52,6 +52,8 @@ pub(crate) struct Entered {
     pub(crate) reattached: bool,
     /// The open connection that gave way, and may still hold mail.
     pub(crate) predecessor: Option<Arc<Doorbell>>,
+    /// Connections whose turn it was to take mail that is now this one's to take.
+    pub(crate) relieved: Vec<ConnectionId>,
 }
 
 /// Which mail a connection takes now.
@@ -87,9 +89,10 @@ impl Hub {
         if !room.holds(&presence.lease) {
             room.make_room(&presence.member_id, (self.capacity.member, self.capacity.mesh));
         }
-        let Seated { presence_id, doorbell, reattached, predecessor } = room.seat(presence, connection.clone());
+        let Seated { presence_id, doorbell, reattached, predecessor, relieved } =
+            room.seat(presence, connection.clone());
         let seat = Seat::new(Arc::clone(self), mesh_id, (presence_id, connection), doorbell);
-        Some(Entered { seat, reattached, predecessor })
+        Some(Entered { seat, reattached, predecessor, relieved })
     }
 
     fn fits(&self, rooms: &HashMap<MeshId, Room>, mesh: &MeshId, lease: Option<&LeaseKey>) -> bool {

@@ -47,12 +47,21 @@ pub(super) struct Seated {
     pub(super) reattached: bool,
     /// The open connection that gave way.
     pub(super) predecessor: Option<Arc<Doorbell>>,
+    /// Connections whose turn it was to take mail that is now this one's to take.
+    pub(super) relieved: Vec<ConnectionId>,
 }
 
 impl Occupant {
     fn doorbell(&self) -> Option<&Doorbell> {
         match &self.socket {
             Socket::Open { doorbell, .. } => Some(doorbell),
+            Socket::Broken(_) => None,
+        }
+    }
+
+    fn connection(&self) -> Option<&ConnectionId> {
+        match &self.socket {
+            Socket::Open { connection, .. } => Some(connection),
             Socket::Broken(_) => None,
         }
     }
@@ -127,10 +136,10 @@ impl Room {
         let doorbell = Arc::new(Doorbell::default());
         let presence_id = presence.id.clone();
         // Whose turn it was may wait for mail that is no longer its own to take.
-        self.ring(&Recipient::Member(presence.member_id.clone()), false);
-        if let Some(session) = presence.session {
-            self.ring(&Recipient::Session(session.pubkey), false);
-        }
+        let by_session = presence.session.and_then(|session| self.session_claimant(&session.pubkey));
+        let before: Vec<_> = self.claimant(&presence.member_id).into_iter().chain(by_session).collect();
+        before.iter().filter_map(|occupant| occupant.doorbell()).for_each(|doorbell| doorbell.ring(false));
+        let relieved = before.iter().filter_map(|occupant| occupant.connection()).cloned().collect();
         self.entrances += 1;
         self.open += 1;
         self.leases.insert(presence.lease.clone(), presence_id.clone());
@@ -147,7 +156,9 @@ impl Room {
         for recipient in &bereft {
             self.ring(recipient, true);
         }
-        Seated { presence_id, doorbell, reattached, predecessor }
+        let takes = self.takes(&presence_id);
+        let relieved = if takes == Takes::default() { Vec::new() } else { relieved };
+        Seated { presence_id, doorbell, reattached, predecessor, relieved }
     }
 
     /// Somebody has proven the key: whoever only named it no longer takes its mail.

@@ -29,6 +29,7 @@ macro_rules! on_both {
     };
 }
 
+mod audience;
 mod backpressure;
 mod delivery;
 mod edge;
