@@ -12,12 +12,13 @@ use claudemesh_proto::{ConnectionId, MeshId, Timestamp};
 use crate::audit::{AuditRow, Event};
 use crate::crash::crash_point;
 use crate::db::{Db, Tx};
-use crate::delivery;
+use crate::delivery::{self, Claim};
 use crate::error::Failure;
+use crate::hand_over::{Offer, Offers};
 use crate::look_up::{HeadRow, LOOK_UP, LookedUp};
 use crate::message::{self, Accepted, MAX_MESH_QUEUED_BYTES, MAX_MESH_QUEUED_ROWS, NewMessage, Questions};
 use crate::recipient::Recipient;
-use crate::request::{Entry, Outcome, Sorted};
+use crate::request::{Entry, Outcome, Request, Sorted};
 use crate::session;
 use crate::settle::{self, Settle};
 use crate::sql::{Connection, Row, Sql, Value, json, sql, together};
@@ -93,6 +94,86 @@ macro_rules! add_to_backlog {
     };
 }
 
+/// Inserts deliveries, with their numbers where the batch gives them.
+macro_rules! insert_deliveries {
+    (numbered) => {
+        concat!(
+            "insert into delivery (",
+            insert_deliveries!(columns),
+            ", id) select ",
+            insert_deliveries!(values),
+            ", cast(r.value ->> 9 as bigint) from "
+        )
+    };
+    (unnumbered) => {
+        concat!("insert into delivery (", insert_deliveries!(columns), ") select ", insert_deliveries!(values), " from ")
+    };
+    (columns) => {
+        "mesh_id, message_seq, recipient, member_id, priority, size_bytes, state, ended_at, claim_connection, claim_until, \
+         claim_incarnation"
+    };
+    (values) => {
+        "r.value ->> 0, cast(r.value ->> 1 as bigint), r.value ->> 2, r.value ->> 3, r.value ->> 4, \
+         cast(r.value ->> 5 as bigint), r.value ->> 6, case when r.value ->> 6 <> 'queued' then cast($1 as bigint) end, \
+         r.value ->> 7, cast(r.value ->> 8 as bigint), case when r.value ->> 7 is not null then cast($9 as bigint) end"
+    };
+}
+
+/// Everything that a batch decided.
+macro_rules! write_batch {
+    ($numbering:ident) => {
+        together!(
+            ended: write(
+                "update delivery set state = 'delivered', ended_at = cast($1 as bigint), claim_incarnation = null, \
+                 claim_connection = null, claim_until = null from ",
+                "$2",
+                " where delivery.id = cast(r.value ->> 0 as bigint)"
+            );
+            freed: write(
+                "update delivery set claim_incarnation = null, claim_connection = null, claim_until = null from ",
+                "$3",
+                " where delivery.id = cast(r.value ->> 0 as bigint) \
+                 and coalesce(delivery.claim_connection, '') = r.value ->> 1"
+            );
+            accepted: write(
+                "insert into message (mesh_id, seq, id, sender_member_id, sender_pubkey, sender_name, target_spec, priority, \
+                 nonce, ciphertext, ext, client_message_id, request_fingerprint, created_at) \
+                 select r.value ->> 0, cast(r.value ->> 1 as bigint), r.value ->> 2, r.value ->> 3, r.value ->> 4, \
+                 r.value ->> 5, r.value ->> 6, r.value ->> 7, r.value ->> 8, r.value ->> 9, r.value ->> 10, r.value ->> 11, \
+                 r.value ->> 12, cast($1 as bigint) from ",
+                "$4",
+                ""
+            );
+            queued: write(
+                insert_deliveries!($numbering),
+                "$5",
+                ""
+            );
+            heads: write(
+                "insert into mesh_head (mesh_id, message_seq, queued_rows, queued_bytes, audit_seq, audit_hash, audit_hash2) \
+                 select r.value ->> 0, cast(r.value ->> 1 as bigint), cast(r.value ->> 2 as bigint), \
+                 cast(r.value ->> 3 as bigint), cast(r.value ->> 4 as bigint), r.value ->> 5, r.value ->> 6 from ",
+                "$6",
+                " where true on conflict (mesh_id) do update set \
+                 message_seq = case when excluded.audit_hash = '' then mesh_head.message_seq else excluded.message_seq end, \
+                 queued_rows = mesh_head.queued_rows + excluded.queued_rows, \
+                 queued_bytes = mesh_head.queued_bytes + excluded.queued_bytes, \
+                 audit_seq = case when excluded.audit_hash = '' then mesh_head.audit_seq else excluded.audit_seq end, \
+                 audit_hash = case when excluded.audit_hash = '' then mesh_head.audit_hash else excluded.audit_hash end, \
+                 audit_hash2 = case when excluded.audit_hash = '' then mesh_head.audit_hash2 else excluded.audit_hash2 end"
+            );
+            logged: write(
+                "insert into audit_log (mesh_id, seq, event_type, actor_member_id, actor_display_name, payload, prev_hash, \
+                 hash, hash2, created_at) select r.value ->> 0, cast(r.value ->> 1 as bigint), r.value ->> 2, r.value ->> 3, \
+                 r.value ->> 4, r.value ->> 5, r.value ->> 6, r.value ->> 7, r.value ->> 8, cast($1 as bigint) from ",
+                "$8",
+                ""
+            );
+            write(add_to_backlog!(), "$7", add_to_backlog!(tail))
+        )
+    };
+}
+
 impl Backlog {
     pub(crate) fn change(&mut self, mesh: &MeshId, recipient: &Recipient) -> &mut Change {
         self.0.entry((mesh.clone(), recipient.clone())).or_default()
@@ -144,9 +225,32 @@ pub(crate) async fn commit(
 ) -> Result<(Vec<Outcome>, Vec<Ring>), Failure> {
     let tx = db.write().await.map_err(Failure::of_database)?;
     let mut batch = Batch::begin(tx, settings, now, entries).await?;
-    let mut done = batch.change(&Sorted::of(entries)).await?;
+    for (request, _) in entries.iter() {
+        // It came before what this batch brings.
+        if let Request::Withdraw(withdraw) = request {
+            standing.withdraw(&withdraw.connection);
+        }
+    }
+    let (mut done, served) = batch.change(&Sorted::of(entries), standing).await?;
+    let mut answered = HashSet::new();
+    for Offer { place, connection, waits, rows, .. } in served {
+        let place = match place {
+            Some(place) => place,
+            None => match standing.take(&connection) {
+                Some(entry) => {
+                    entries.push(entry);
+                    entries.len() - 1
+                }
+                None => continue,
+            },
+        };
+        answered.insert(place);
+        done.push((place, if waits && rows.is_empty() { Outcome::Nothing } else { Outcome::Claimed(rows) }));
+    }
     entries.extend(standing.wake(&mut batch.rings));
-    done.extend(batch.hand_over(&Sorted::of(entries)).await?);
+    let mut sorted = Sorted::of(entries);
+    sorted.claims.retain(|(place, _)| !answered.contains(place));
+    done.extend(batch.hand_over(&sorted).await?);
     let Batch { tx, rings, .. } = batch;
     let is_postgres = tx.is_postgres();
     let committed = tx.commit().await;
@@ -208,7 +312,11 @@ impl Batch {
 
     /// Does every kind of request that changes something. Sessions find their owners first: acknowledgements and messages go by
     /// who owns a key now.
-    async fn change(&mut self, sorted: &Sorted<'_>) -> sqlx::Result<Vec<(usize, Outcome)>> {
+    async fn change(
+        &mut self,
+        sorted: &Sorted<'_>,
+        standing: &mut Standing,
+    ) -> sqlx::Result<(Vec<(usize, Outcome)>, Vec<Offer>)> {
         let (places, admissions) = split(&sorted.admissions);
         let admitted = session::admit(self, &admissions).await?;
         let mut done: Vec<_> = places.into_iter().zip(admitted.into_iter().map(Outcome::Admitted)).collect();
@@ -217,23 +325,54 @@ impl Batch {
         for event in &sorted.events {
             self.record((*event).clone());
         }
-        let found = self.look_up(&questions, &sorted.settles).await?;
+        let claims = self.can_be_served(sorted);
+        let found = self.look_up(&questions, &sorted.settles, &claims).await?;
         settle::settle(self, found.endable);
         settle::release(self, &sorted.releases);
         let oldest = self.now.minus(self.settings.message_ttl);
         let recipients = questions.addresses.recipients(found.named, found.listeners, oldest);
-        let (appended, accepted) = message::decide(self, &messages, &questions, (found.earlier, &recipients))?;
+        let (appended, mut accepted) = message::decide(self, &messages, &questions, (found.earlier, &recipients))?;
         done.extend(places.into_iter().zip(appended.into_iter().map(Outcome::Appended)));
+        let nothing_older = claims.into_iter().filter(|(place, _)| !found.older.contains(place)).collect::<Vec<_>>();
+        let mut offers = Offers::of(&nothing_older, standing, &self.rings, self.now);
+        if self.tx.is_postgres() {
+            offers = Offers::default();
+        } else if !accepted.is_empty() {
+            let last = self.last_delivery(standing).await?;
+            let now = self.now;
+            accepted.iter_mut().for_each(|message| message.hand_over(&mut offers, last, now));
+        }
         self.write(&accepted).await?;
         settle::release_unanswered(self, &sorted.releases).await?;
-        Ok(done)
+        Ok((done, offers.served(&mut self.rings)))
     }
 
-    async fn look_up(&mut self, questions: &Questions<'_>, settles: &[&Settle]) -> sqlx::Result<LookedUp> {
+    /// The claims that might be served from memory, with their places.
+    fn can_be_served<'a>(&self, sorted: &Sorted<'a>) -> Vec<(usize, &'a Claim)> {
+        let is_new = |(_, claim): &&(usize, &Claim)| !claim.is_retry && claim.max_rows > 0;
+        if self.tx.is_postgres() { Vec::new() } else { sorted.claims.iter().filter(is_new).copied().collect() }
+    }
+
+    /// The last number that a delivery got.
+    async fn last_delivery<'s>(&mut self, standing: &'s mut Standing) -> sqlx::Result<&'s mut i64> {
+        const LAST: Sql = sql!("select coalesce(max(id), 0) from delivery");
+        let last = standing.last_delivery();
+        if last.is_none() {
+            *last = Some(self.connection().row(LAST, &[]).await?.map_or(Ok(0), |row| row.int(0))?);
+        }
+        Ok(last.get_or_insert(0))
+    }
+
+    async fn look_up(
+        &mut self,
+        questions: &Questions<'_>,
+        settles: &[&Settle],
+        claims: &[(usize, &Claim)],
+    ) -> sqlx::Result<LookedUp> {
         let (held, by_message) = settle::rows(settles);
         let heads = self.unknown_heads(questions);
         let keys = questions.addresses.key_rows();
-        if keys.is_empty() && held.is_empty() && by_message.is_empty() && heads.is_empty() {
+        if keys.is_empty() && held.is_empty() && by_message.is_empty() && heads.is_empty() && claims.is_empty() {
             return Ok(LookedUp::default());
         }
         let (retries, addresses) = (questions.retry_rows(), &questions.addresses);
@@ -245,6 +384,7 @@ impl Batch {
             json(&held)?,
             json(&by_message)?,
             json(&heads)?,
+            json(&self.cursors(claims))?,
         ];
         let values: Vec<Value<'_>> = rows.iter().map(Into::into).collect();
         let row = self.connection().row(LOOK_UP, &values).await?.ok_or(sqlx::Error::RowNotFound)?;
@@ -254,6 +394,7 @@ impl Batch {
             listeners: row.folded(2)?,
             endable: row.folded(4)?,
             heads: row.folded(6)?,
+            older: row.folded::<(usize,)>(7)?.into_iter().map(|(place,)| place).collect(),
         };
         found.listeners.extend(row.folded(3)?);
         found.endable.extend(row.folded(5)?);
@@ -261,6 +402,15 @@ impl Batch {
             self.heads.entry(head.mesh_id.clone()).or_insert_with(|| Head::of(head));
         }
         Ok(found)
+    }
+
+    /// Claims as rows: place, mesh, recipient, number, now, incarnation.
+    fn cursors(&self, claims: &[(usize, &Claim)]) -> Vec<impl serde::Serialize + use<>> {
+        let (now, incarnation) = (self.now.as_millis(), self.settings.incarnation);
+        let row = |(place, claim): &(usize, &Claim), to: &Recipient| {
+            (*place, claim.mesh_id.clone(), to.to_string(), claim.after_seq, now, incarnation)
+        };
+        claims.iter().flat_map(|asked| asked.1.recipients.iter().map(move |to| row(asked, to))).collect()
     }
 
     /// The meshes in which something happens, as rows, where their heads were not read yet.
@@ -280,58 +430,7 @@ impl Batch {
 
     /// Writes what was decided, in one statement.
     async fn write(&mut self, accepted: &[Accepted<'_>]) -> sqlx::Result<()> {
-        const WRITE: Sql = together!(
-            ended: write(
-                "update delivery set state = 'delivered', ended_at = cast($1 as bigint), claim_incarnation = null, \
-                 claim_connection = null, claim_until = null from ",
-                "$2",
-                " where delivery.id = cast(r.value ->> 0 as bigint)"
-            );
-            freed: write(
-                "update delivery set claim_incarnation = null, claim_connection = null, claim_until = null from ",
-                "$3",
-                " where delivery.id = cast(r.value ->> 0 as bigint) \
-                 and coalesce(delivery.claim_connection, '') = r.value ->> 1"
-            );
-            accepted: write(
-                "insert into message (mesh_id, seq, id, sender_member_id, sender_pubkey, sender_name, target_spec, priority, \
-                 nonce, ciphertext, ext, client_message_id, request_fingerprint, created_at) \
-                 select r.value ->> 0, cast(r.value ->> 1 as bigint), r.value ->> 2, r.value ->> 3, r.value ->> 4, \
-                 r.value ->> 5, r.value ->> 6, r.value ->> 7, r.value ->> 8, r.value ->> 9, r.value ->> 10, r.value ->> 11, \
-                 r.value ->> 12, cast($1 as bigint) from ",
-                "$4",
-                ""
-            );
-            queued: write(
-                "insert into delivery (mesh_id, message_seq, recipient, member_id, priority, size_bytes, state, ended_at) \
-                 select r.value ->> 0, cast(r.value ->> 1 as bigint), r.value ->> 2, r.value ->> 3, r.value ->> 4, \
-                 cast(r.value ->> 5 as bigint), r.value ->> 6, \
-                 case when r.value ->> 6 <> 'queued' then cast($1 as bigint) end from ",
-                "$5",
-                ""
-            );
-            heads: write(
-                "insert into mesh_head (mesh_id, message_seq, queued_rows, queued_bytes, audit_seq, audit_hash, audit_hash2) \
-                 select r.value ->> 0, cast(r.value ->> 1 as bigint), cast(r.value ->> 2 as bigint), \
-                 cast(r.value ->> 3 as bigint), cast(r.value ->> 4 as bigint), r.value ->> 5, r.value ->> 6 from ",
-                "$6",
-                " where true on conflict (mesh_id) do update set \
-                 message_seq = case when excluded.audit_hash = '' then mesh_head.message_seq else excluded.message_seq end, \
-                 queued_rows = mesh_head.queued_rows + excluded.queued_rows, \
-                 queued_bytes = mesh_head.queued_bytes + excluded.queued_bytes, \
-                 audit_seq = case when excluded.audit_hash = '' then mesh_head.audit_seq else excluded.audit_seq end, \
-                 audit_hash = case when excluded.audit_hash = '' then mesh_head.audit_hash else excluded.audit_hash end, \
-                 audit_hash2 = case when excluded.audit_hash = '' then mesh_head.audit_hash2 else excluded.audit_hash2 end"
-            );
-            logged: write(
-                "insert into audit_log (mesh_id, seq, event_type, actor_member_id, actor_display_name, payload, prev_hash, \
-                 hash, hash2, created_at) select r.value ->> 0, cast(r.value ->> 1 as bigint), r.value ->> 2, r.value ->> 3, \
-                 r.value ->> 4, r.value ->> 5, r.value ->> 6, r.value ->> 7, r.value ->> 8, cast($1 as bigint) from ",
-                "$8",
-                ""
-            );
-            write(add_to_backlog!(), "$7", add_to_backlog!(tail))
-        );
+        const WRITE: Sql = Sql { sqlite: write_batch!(numbered).sqlite, postgres: write_batch!(unnumbered).postgres };
         let logged = self.chain_events();
         let ended: Vec<(i64,)> = self.ended.iter().map(|id| (*id,)).collect();
         // PostgreSQL changes a row once in a statement: what has ended need not be free.
@@ -348,7 +447,8 @@ impl Batch {
         let now = self.now.as_millis().into();
         let rows = [&ended, &freed, &messages, &deliveries, &heads, &backlog, &logged].map(Into::into);
         let [ended, freed, messages, deliveries, heads, backlog, logged] = rows;
-        let values = [now, ended, freed, messages, deliveries, heads, backlog, logged];
+        let incarnation = self.settings.incarnation.into();
+        let values = [now, ended, freed, messages, deliveries, heads, backlog, logged, incarnation];
         self.connection().later(WRITE, &values).await?;
         if !self.freed.is_empty() {
             crash_point("release.done");

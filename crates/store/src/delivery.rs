@@ -4,6 +4,7 @@
 //! or that broker's heart stands still, the row is free without anybody having to free it.
 
 use std::collections::HashSet;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use claudemesh_proto::text::Verbatim;
@@ -86,6 +87,13 @@ pub struct Claimed {
     pub size_bytes: i64,
     /// When the claim ends.
     pub until: Timestamp,
+    /// The message; shared by everybody who gets it.
+    pub letter: Arc<Letter>,
+}
+
+/// A message as its recipients get it.
+#[derive(Debug)]
+pub struct Letter {
     /// The message's id.
     pub message_id: MessageId,
     /// The key that sealed it.
@@ -110,6 +118,17 @@ pub struct Claimed {
     pub request_fingerprint: Option<String>,
     /// When it was accepted.
     pub created_at: Timestamp,
+    /// What whoever hands it on made of it, kept for the next recipient.
+    pub written: OnceLock<String>,
+}
+
+/// A delivery is read as the message that it delivers.
+impl std::ops::Deref for Claimed {
+    type Target = Letter;
+
+    fn deref(&self) -> &Letter {
+        &self.letter
+    }
 }
 
 /// What the claims of one batch may read together; it goes through memory, and through one value of the database, at once.
@@ -358,18 +377,21 @@ async fn take(
             recipient,
             size_bytes,
             until,
-            message_id,
-            sender_pubkey,
-            sender_member_pubkey,
-            sender_member_id,
-            sender_name,
-            priority,
-            nonce,
-            ciphertext,
-            ext: ext.and_then(|ext| serde_json::value::RawValue::from_string(ext).ok()),
-            client_message_id,
-            request_fingerprint,
-            created_at: Timestamp::from_millis(created_at),
+            letter: Arc::new(Letter {
+                message_id,
+                sender_pubkey,
+                sender_member_pubkey,
+                sender_member_id,
+                sender_name,
+                priority,
+                nonce,
+                ciphertext,
+                ext: ext.and_then(|ext| serde_json::value::RawValue::from_string(ext).ok()),
+                client_message_id,
+                request_fingerprint,
+                created_at: Timestamp::from_millis(created_at),
+                written: OnceLock::new(),
+            }),
         };
         Some((request, claimed))
     });

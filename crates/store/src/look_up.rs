@@ -13,6 +13,8 @@ pub(crate) struct LookedUp {
     pub(crate) listeners: Vec<Listener>,
     pub(crate) endable: Vec<Endable>,
     pub(crate) heads: Vec<HeadRow>,
+    /// Claims after whose cursor something may be free.
+    pub(crate) older: Vec<usize>,
 }
 
 /// An earlier message that one of the batch may be a retry of.
@@ -88,10 +90,11 @@ macro_rules! listens {
     };
 }
 
-/// Six columns, each a JSON array: [`Earlier`] for (place, mesh, sender, client's id); [`Named`] for (place, mesh, key, sender,
+/// Seven columns and one, each a JSON array: [`Earlier`] for (place, mesh, sender, client's id); [`Named`] for (place, mesh, key, sender,
 /// sender's member key, sender's session key); [`Listener`] for (place, mesh, sender, its member key, its session key), and the
 /// same with the first and last name of a range of groups; [`Endable`] for (delivery, mesh, member that acknowledges) and for
-/// (mesh, number, recipient, message, member); [`HeadRow`] for (mesh).
+/// (mesh, number, recipient, message, member); [`HeadRow`] for (mesh); the place for (place, mesh, recipient, number, now,
+/// incarnation) where something queued after that number is free.
 ///
 /// The joins are left joins whose results are filtered by expressions: PostgreSQL could otherwise begin with all that is queued, or
 /// with all messages of a mesh, and look for each of them among the few rows that are asked for. And of two indexes of which it
@@ -153,5 +156,13 @@ pub(crate) const LOOK_UP: Sql = columns!(
         "h.mesh_id, h.message_seq, h.queued_rows, h.queued_bytes, h.audit_seq, h.audit_hash, h.audit_hash2",
         "$7",
         " left join mesh_head h on h.mesh_id = r.value ->> 0 where coalesce(h.mesh_id, '') <> ''"
+    ),
+    read(
+        "cast(r.value ->> 0 as bigint)",
+        "$8",
+        " where exists (select 1 from delivery p where p.mesh_id = r.value ->> 1 and p.recipient = r.value ->> 2 \
+          and p.message_seq > cast(r.value ->> 3 as bigint) and p.state = 'queued' \
+          and (p.claim_until is null or p.claim_until <= cast(r.value ->> 4 as bigint) \
+           or p.claim_incarnation <> cast(r.value ->> 5 as bigint)))"
     ),
 );

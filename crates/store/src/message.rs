@@ -3,12 +3,17 @@
 //! Who may send to whom is decided here, from what the batch has read inside the transaction that writes.
 
 use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 
 use claudemesh_proto::text::Verbatim;
-use claudemesh_proto::{DisplayName, MemberId, MeshId, MessageId, Priority, PublicKey, Target};
+use claudemesh_proto::{
+    ConnectionId, DisplayName, MemberId, MeshId, MessageId, Priority, PublicKey, Target, Timestamp,
+};
 
 use crate::audience::{Addressee, Addresses, Listening, Recipients};
 use crate::batch::{Batch, Change};
+use crate::delivery::Letter;
+use crate::hand_over::Offers;
 use crate::look_up::Earlier;
 use crate::recipient::Recipient;
 
@@ -84,6 +89,10 @@ struct Place {
     recipient: Recipient,
     owner: MemberId,
     is_full: bool,
+    /// The delivery's number, where the batch gives it.
+    delivery: Option<i64>,
+    /// Who has it from the beginning, and until when.
+    claimed: Option<(ConnectionId, Timestamp)>,
 }
 
 type DedupeKey<'a> = (&'a MeshId, &'a MemberId, &'a str);
@@ -205,13 +214,60 @@ impl<'a> Accepted<'a> {
     }
 
     /// The columns of each `delivery`. What found a full queue is there too, at its end: it must not vanish without a word.
-    pub(crate) fn delivery_rows(&self) -> impl Iterator<Item = impl serde::Serialize + use<'a>> {
+    pub(crate) fn delivery_rows(&self) -> impl Iterator<Item = impl serde::Serialize> {
         let Self { message, seq, .. } = *self;
         let size = message.size_bytes();
         self.recipients.iter().map(move |place| {
             let state = if place.is_full { "expired" } else { "queued" };
-            (&message.mesh_id, seq, place.recipient.to_string(), place.owner.clone(), message.priority, size, state)
+            let Place { recipient, owner, delivery, claimed, .. } = place;
+            let (connection, until) =
+                claimed.as_ref().map(|(connection, until)| (connection, until.as_millis())).unzip();
+            (
+                &message.mesh_id,
+                seq,
+                recipient.to_string(),
+                owner,
+                message.priority,
+                size,
+                state,
+                connection,
+                until,
+                delivery,
+            )
         })
+    }
+
+    /// Numbers its deliveries, and hands them to those who wait for them.
+    pub(crate) fn hand_over(&mut self, offers: &mut Offers, last_delivery: &mut i64, now: Timestamp) {
+        let letter = Arc::new(self.letter(now));
+        let (mesh_id, size, seq) = (&self.message.mesh_id, self.message.size_bytes(), self.seq);
+        for place in &mut self.recipients {
+            *last_delivery += 1;
+            place.delivery = Some(*last_delivery);
+            if !place.is_full {
+                let key = (mesh_id.clone(), place.recipient.clone());
+                place.claimed = offers.take(&key, (*last_delivery, seq, size), &letter);
+            }
+        }
+    }
+
+    fn letter(&self, now: Timestamp) -> Letter {
+        let message = self.message;
+        Letter {
+            message_id: self.id.clone(),
+            sender_pubkey: message.sender_pubkey,
+            sender_member_pubkey: message.sender_member_pubkey,
+            sender_member_id: message.sender_member_id.clone(),
+            sender_name: message.sender_name.clone(),
+            priority: message.priority,
+            nonce: message.nonce.clone(),
+            ciphertext: message.ciphertext.clone(),
+            ext: message.ext.clone(),
+            client_message_id: message.client_message_id.clone(),
+            request_fingerprint: message.request_fingerprint.clone(),
+            created_at: now,
+            written: OnceLock::new(),
+        }
     }
 }
 
@@ -265,7 +321,7 @@ fn join_queue(batch: &mut Batch, message: &NewMessage, to: &Addressee) -> Result
     if !change.add(size, (to.queued_rows, to.queued_bytes)) {
         return Err(Appended::QueueFull);
     }
-    Ok(Place { recipient, owner, is_full: false })
+    Ok(Place { recipient, owner, is_full: false, delivery: None, claimed: None })
 }
 
 fn join_queues(batch: &mut Batch, message: &NewMessage, listening: &[Listening]) -> Result<Vec<Place>, Appended> {
@@ -278,7 +334,7 @@ fn join_queues(batch: &mut Batch, message: &NewMessage, listening: &[Listening])
         let recipient = Recipient::Member(listener.member.clone());
         let change = batch.backlog.change(&message.mesh_id, &recipient);
         let is_full = !change.add(size, (listener.queued_rows, listener.queued_bytes));
-        Place { recipient, owner: listener.member.clone(), is_full }
+        Place { recipient, owner: listener.member.clone(), is_full, delivery: None, claimed: None }
     });
     Ok(places.collect())
 }

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use claudemesh_proto::{ConnectionId, MeshId};
 
+use crate::delivery::Claim;
 use crate::recipient::Recipient;
 use crate::request::{Entry, Outcome, Request};
 
@@ -23,6 +24,8 @@ pub(crate) struct Standing {
     waiting: HashMap<ConnectionId, Entry>,
     asked_by: HashMap<(MeshId, Recipient), ConnectionId>,
     tidy_at: usize,
+    /// The last number that a delivery got; known once it was read. Only where this shard gives them.
+    last_delivery: Option<i64>,
 }
 
 impl Standing {
@@ -42,6 +45,20 @@ impl Standing {
             self.asked_by.insert(key, connection.clone());
         }
         self.waiting.insert(connection, entry);
+    }
+
+    /// The claim that waits for a recipient's mail, if its connection still wants it.
+    pub(crate) fn waiting_for(&self, mesh: &MeshId, recipient: &Recipient) -> Option<&Claim> {
+        let connection = self.asked_by.get(&(mesh.clone(), recipient.clone()))?;
+        match self.waiting.get(connection) {
+            Some((Request::Claim(claim), answer)) if !answer.is_closed() => Some(claim),
+            _ => None,
+        }
+    }
+
+    /// The numbers of deliveries go on from here.
+    pub(crate) fn last_delivery(&mut self) -> &mut Option<i64> {
+        &mut self.last_delivery
     }
 
     /// Takes out the claims that these rings concern, and the rings with them. Where older rows came free, a claim looks from the
@@ -76,7 +93,8 @@ impl Standing {
         }
     }
 
-    fn take(&mut self, connection: &ConnectionId) -> Option<Entry> {
+    /// Takes out the claim of a connection.
+    pub(crate) fn take(&mut self, connection: &ConnectionId) -> Option<Entry> {
         let entry = self.waiting.remove(connection)?;
         for key in keys(&entry) {
             if self.asked_by.get(&key) == Some(connection) {
@@ -109,7 +127,6 @@ mod tests {
     use tokio::sync::oneshot::{self, Receiver};
 
     use super::*;
-    use crate::delivery::Claim;
     use crate::error::StoreError;
 
     type Answer = Receiver<Result<Outcome, StoreError>>;

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use claudemesh_proto::message::{Ack, ClientAck, Push};
 use claudemesh_proto::presence::PeerRole;
-use claudemesh_proto::{Addressed, BrokerFrame, ClientFrame, ErrorCode, Peek, Priority};
-use claudemesh_store::{Appended, Claimed, Pending, Settle, Settled, StoreError};
+use claudemesh_proto::{Addressed, BrokerFrame, ClientFrame, ErrorCode, MeshId, Peek, Priority};
+use claudemesh_store::{Appended, Letter, Pending, Settle, Settled, StoreError};
 use futures_util::FutureExt as _;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
@@ -284,31 +284,22 @@ impl Connection {
     async fn hand_over(&mut self, answer: Answer) -> Result<(), Stuck> {
         for row in self.mail.take(&self.app, answer) {
             self.app.metrics.pushed();
-            let push = BrokerFrame::Push(Box::new(self.push(row)));
-            self.line.feed(Addressed { frame: push, request_id: None }.to_json()).await?;
+            let text = self.push(&row.letter);
+            self.line.feed(text).await?;
         }
         Ok(())
     }
 
-    fn push(&self, row: Claimed) -> Push {
+    /// The push of a message. Its text is made once for all its recipients, but for the sender's own.
+    fn push(&self, letter: &Letter) -> String {
         // A daemon drops what its own member sent, without an ack, if it can tell.
-        let from_oneself = row.sender_member_id == self.live.member_id && self.live.peer_role == PeerRole::ControlPlane;
-        Push {
-            message_id: row.message_id,
-            mesh_id: self.live.mesh_id.clone(),
-            sender_pubkey: row.sender_pubkey.to_string(),
-            sender_member_pubkey: (!from_oneself).then_some(row.sender_member_pubkey),
-            sender_member_id: Some(row.sender_member_id),
-            sender_name: Some(row.sender_name),
-            priority: row.priority,
-            nonce: row.nonce,
-            ciphertext: row.ciphertext,
-            created_at: row.created_at,
-            client_message_id: row.client_message_id,
-            request_fingerprint: row.request_fingerprint,
-            ext: row.ext,
-            subtype: None,
-        }
+        let from_oneself =
+            letter.sender_member_id == self.live.member_id && self.live.peer_role == PeerRole::ControlPlane;
+        let write = || {
+            let push = BrokerFrame::Push(Box::new(push_of(&self.live.mesh_id, letter, !from_oneself)));
+            Addressed { frame: push, request_id: None }.to_json()
+        };
+        if from_oneself { write() } else { letter.written.get_or_init(write).clone() }
     }
 
     async fn answer_ready_sends(&mut self) -> Result<(), Stuck> {
@@ -359,6 +350,25 @@ impl Connection {
             End::Broken => {}
         }
         leftover
+    }
+}
+
+fn push_of(mesh_id: &MeshId, letter: &Letter, names_member: bool) -> Push {
+    Push {
+        message_id: letter.message_id.clone(),
+        mesh_id: mesh_id.clone(),
+        sender_pubkey: letter.sender_pubkey.to_string(),
+        sender_member_pubkey: names_member.then_some(letter.sender_member_pubkey),
+        sender_member_id: Some(letter.sender_member_id.clone()),
+        sender_name: Some(letter.sender_name.clone()),
+        priority: letter.priority,
+        nonce: letter.nonce.clone(),
+        ciphertext: letter.ciphertext.clone(),
+        created_at: letter.created_at,
+        client_message_id: letter.client_message_id.clone(),
+        request_fingerprint: letter.request_fingerprint.clone(),
+        ext: letter.ext.clone(),
+        subtype: None,
     }
 }
 

@@ -60,7 +60,7 @@ async fn everything_that_was_sent_arrives_as_it_was(ground: &Ground) {
     assert_eq!(row.priority, Priority::Now);
     assert_eq!(row.nonce, "bm9uY2U=");
     assert_eq!(row.ciphertext, "Y2lwaGVy");
-    assert_eq!(row.ext.unwrap().get(), r#"{"a": [1, 2.50, "\u00fc", null]}"#);
+    assert_eq!(row.ext.as_ref().unwrap().get(), r#"{"a": [1, 2.50, "\u00fc", null]}"#);
     assert_eq!(row.client_message_id.as_deref(), Some("12345"));
     assert_eq!(row.request_fingerprint.as_deref(), Some("null"));
     assert!(row.created_at.distance(ground.now()) < Duration::from_secs(10));
