@@ -117,6 +117,19 @@ pub struct Config {
     #[arg(long, env = "WRITE_TIMEOUT_SECONDS", default_value = "30", value_parser = seconds)]
     pub write_timeout: Duration,
 
+    /// Seconds for which what a hook reported outranks what is inferred from a transcript.
+    #[arg(long, env = "HOOK_FRESH_WINDOW_SECONDS", default_value = "30", value_parser = seconds)]
+    pub hook_fresh_window: Duration,
+
+    /// Seconds after which a session that says nothing more is no longer taken to be working.
+    #[arg(long, env = "STATUS_TTL_SECONDS", default_value = "60", value_parser = seconds)]
+    pub status_ttl: Duration,
+
+    /// Status hooks that may be called per minute for one process and directory, and twenty times as many by one address; 0 is no
+    /// limit.
+    #[arg(long, env = "HOOK_RATE_LIMIT_PER_MIN", default_value_t = 30)]
+    pub hook_rate_limit_per_min: u32,
+
     /// Days for which a message waits for its recipient.
     #[arg(long, env = "MESSAGE_TTL_DAYS", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=365))]
     pub message_ttl_days: u32,

@@ -9,6 +9,7 @@ mod lease;
 mod presence;
 mod room;
 mod seat;
+mod status;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
