@@ -45,7 +45,7 @@ use close::Close;
 use data_dir::node_name;
 use edge::limit::Limits;
 use edge::server::{self, Running};
-use hub::{Capacity, Hub};
+use hub::{Capacity, Hub, Spans};
 use token::setup_token;
 
 /// How long connections may take to close once the broker stops.
@@ -78,7 +78,7 @@ impl Broker {
         let token = setup_token(&data_dir)?;
         let address = listener.local_addr().context("the listener has no address")?;
         let public_url = config.public_url.clone().unwrap_or_else(|| format!("http://{address}"));
-        let hub = Arc::new(Hub::new(capacity(&config), config.grace));
+        let hub = Arc::new(Hub::new(capacity(&config), spans(&config), clock.clone()));
         let bell = Arc::clone(&hub);
         let store = Store::open(Options {
             url: config.database_url.clone().unwrap_or_else(|| DatabaseUrl::Sqlite(data_dir.join("broker.db"))),
@@ -102,7 +102,7 @@ impl Broker {
         let app = Arc::new(App { store, hub, clock, limits, metrics, door, settings });
         let running = Arc::new(Running { app, tasks: TaskTracker::new(), stop: CancellationToken::new() });
         running.tasks.spawn(server::accept(listener, Arc::clone(&running)));
-        running.tasks.spawn(jobs::sweep::leases(Arc::clone(&running)));
+        running.tasks.spawn(jobs::sweep::presences(Arc::clone(&running)));
         running.tasks.spawn(jobs::sweep::rows(Arc::clone(&running)));
         Ok(Self { running, public_url, new_setup_token })
     }
@@ -131,6 +131,10 @@ impl Broker {
         let closed = tokio::time::timeout(CLOSE_TIMEOUT, running.app.store.clone().close()).await.is_ok();
         ended && is_empty && closed
     }
+}
+
+fn spans(config: &Config) -> Spans {
+    Spans { grace: config.grace, hook_fresh: config.hook_fresh_window, status_ttl: config.status_ttl }
 }
 
 fn capacity(config: &Config) -> Capacity {

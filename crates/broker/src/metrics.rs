@@ -55,6 +55,9 @@ pub(crate) struct Metrics {
     dropped_by_grant: AtomicU64,
     pushed: AtomicU64,
     delivered: AtomicU64,
+    hooks: AtomicU64,
+    hooks_refused: AtomicU64,
+    rested: AtomicU64,
 }
 
 /// What is read when somebody asks.
@@ -105,6 +108,21 @@ impl Metrics {
         add(&self.delivered);
     }
 
+    /// A status hook was called.
+    pub(crate) fn hook_called(&self) {
+        add(&self.hooks);
+    }
+
+    /// It was called too often.
+    pub(crate) fn hook_refused(&self) {
+        add(&self.hooks_refused);
+    }
+
+    /// So many were taken to be working and are idle now.
+    pub(crate) fn rested(&self, presences: usize) {
+        self.rested.fetch_add(u64::try_from(presences).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
     /// The page that `/metrics` answers.
     pub(crate) fn render(&self, gauges: Gauges, journal: &Meters) -> String {
         let mut page = Page::default();
@@ -139,6 +157,17 @@ impl Metrics {
             read(&self.pushed),
         );
         page.counter("broker_messages_acknowledged_total", "Acknowledgements received", read(&self.delivered));
+        page.counter("broker_hook_requests_total", "Calls of the status hook", read(&self.hooks));
+        page.counter(
+            "broker_hook_requests_rate_limited_total",
+            "Calls of it that came too often",
+            read(&self.hooks_refused),
+        );
+        page.counter(
+            "broker_ttl_sweeps_total",
+            "Presences that are idle because nothing said for too long that they work",
+            read(&self.rested),
+        );
         page.gauge(
             "broker_connections_active",
             "Open connections",

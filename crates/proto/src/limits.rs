@@ -32,3 +32,11 @@ pub const MAX_INVITE_USES: u32 = 1000;
 pub const MAX_INVITE_LIFE: Duration = Duration::from_hours(366 * 24);
 /// Longest invite token, in bytes.
 pub const MAX_TOKEN_BYTES: usize = 4096;
+/// Longest summary of what somebody works on, in characters.
+pub const MAX_SUMMARY_CHARS: usize = 512;
+/// Longest avatar of a profile, in characters: an emoji, or a link to a picture.
+pub const MAX_AVATAR_CHARS: usize = 512;
+/// Longest text about oneself in a profile, in characters.
+pub const MAX_BIO_CHARS: usize = 1024;
+/// Most things that a profile says somebody is good at; each is as long as a name.
+pub const MAX_SKILLS: usize = 32;

@@ -28,8 +28,24 @@ pub(crate) struct Live {
 }
 
 /// Answers everything but `send` and `client_ack`, which a connection does not wait for. Some requests have no answer.
-pub(crate) async fn answer(app: &App, live: &Live, frame: ClientFrame) -> Result<Option<BrokerFrame>, Fault> {
+pub(crate) async fn answer(
+    app: &App,
+    live: &Live,
+    frame: ClientFrame,
+    request_id: Option<&str>,
+) -> Result<Option<BrokerFrame>, Fault> {
     let answered = match frame {
+        ClientFrame::SetStatus(request) => return presence::set_status(app, live, &request).map(|()| None),
+        ClientFrame::SetSummary(request) => {
+            presence::set_summary(app, live, &request);
+            return Ok(None);
+        }
+        ClientFrame::SetStats(request) => {
+            presence::set_stats(app, live, request);
+            return Ok(None);
+        }
+        ClientFrame::SetVisible(request) => Ok(presence::set_visible(app, live, request, request_id)),
+        ClientFrame::SetProfile(request) => Ok(presence::set_profile(app, live, request, request_id)),
         ClientFrame::ListPeers(_) => Ok(presence::list(app, live)),
         ClientFrame::MemberList(_) => member::list(app, live).await,
         ClientFrame::MessageStatus(request) => message::status(app, live, request).await,

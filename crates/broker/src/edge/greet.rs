@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use claudemesh_keys::{NoRandomness, random_bytes};
+use claudemesh_keys::{NoRandomness, random_bytes, sha256};
 use claudemesh_proto::hello::{HelloAck, MemberProfile, MeshPolicy, QUIET};
 use claudemesh_proto::presence::PeerRole;
+use claudemesh_proto::text::base64url;
 use claudemesh_proto::{Addressed, BrokerFrame, ClientFrame, ConnectionId, ErrorCode, ErrorFrame, Peek, PresenceId};
 use claudemesh_store::{Welcome, Withdraw};
 use tokio_util::sync::CancellationToken;
@@ -16,7 +17,7 @@ use crate::close::Close;
 use crate::edge::guests::Guest;
 use crate::edge::line::{Incoming, Line, Stuck};
 use crate::fault::Fault;
-use crate::hub::{Doorbell, Entered, LeaseKey, Presence};
+use crate::hub::{Arrival, Doorbell, Entered, LeaseKey, Presence};
 use crate::session::handshake::{Greeting, Rejection, Verified, welcome};
 
 /// A connection that was let in.
@@ -81,7 +82,7 @@ async fn until_hello(
             Incoming::Broken => return End::Broken,
         };
         let (fault, request_id) = match read(&text) {
-            Ok(greeting) => match admit(app, *greeting).await {
+            Ok(greeting) => match admit(app, *greeting, address).await {
                 Ok((greeted, ack)) => {
                     // No stranger any more, before anybody is told so.
                     *stranger = None;
@@ -145,7 +146,11 @@ impl From<Fault> for NotAdmitted {
 }
 
 /// Checks a handshake and seats the connection; what to answer it.
-async fn admit(app: &Arc<App>, greeting: Greeting) -> Result<(Box<Greeted>, HelloAck), NotAdmitted> {
+async fn admit(
+    app: &Arc<App>,
+    greeting: Greeting,
+    address: Option<IpAddr>,
+) -> Result<(Box<Greeted>, HelloAck), NotAdmitted> {
     let lease = LeaseKey::named_in(&greeting);
     let has_room = greeting.mesh_id().parse().map_or(true, |mesh| app.hub.has_room(&mesh, lease.as_ref()));
     let Verified { admission, place, peer_role } = greeting.verify(app.clock.now(), has_room)?;
@@ -154,10 +159,10 @@ async fn admit(app: &Arc<App>, greeting: Greeting) -> Result<(Box<Greeted>, Hell
     if !app.limits.may_enter(&admission.mesh_id, &welcome.member_id, app.clock.now()) {
         return Err(Rejection::too_often().into());
     }
-    let (presence_id, connection) = fresh_ids().map_err(|_| Fault::unavailable())?;
+    let (presence_id, connection, hook_token) = fresh_ids().map_err(|_| Fault::unavailable())?;
     let needs_a_moment = place.capabilities.as_ref().is_none_or(Vec::is_empty);
-    let id = (presence_id, app.clock.now());
-    let presence = Presence::new(id, &admission, &welcome, (place, peer_role));
+    let arrival = Arrival { id: presence_id, now: app.clock.now(), address, hook_token: sha256(&hook_token) };
+    let presence = Presence::new(arrival, &admission, &welcome, (place, peer_role));
     let (display_name, sender_pubkey) = (presence.peer.display_name.clone(), presence.peer.pubkey);
     let is_quiet = presence.is_quiet;
     let Entered { seat, reattached, predecessor, relieved } =
@@ -175,12 +180,13 @@ async fn admit(app: &Arc<App>, greeting: Greeting) -> Result<(Box<Greeted>, Hell
         display_name,
         peer_role,
     };
-    let ack = hello_ack(&live, *welcome, reattached, is_quiet);
+    let ack = HelloAck { hook_token: Some(hook_token), ..hello_ack(&live, *welcome, reattached, is_quiet) };
     Ok((Box::new(Greeted { live, needs_a_moment, predecessor }), ack))
 }
 
-fn fresh_ids() -> Result<(PresenceId, ConnectionId), NoRandomness> {
-    Ok((PresenceId::from_random(random_bytes()?), ConnectionId::from_random(random_bytes()?)))
+fn fresh_ids() -> Result<(PresenceId, ConnectionId, String), NoRandomness> {
+    let hook_token = base64url(&random_bytes::<32>()?);
+    Ok((PresenceId::from_random(random_bytes()?), ConnectionId::from_random(random_bytes()?), hook_token))
 }
 
 fn hello_ack(live: &Live, welcome: Welcome, reattached: bool, is_quiet: bool) -> HelloAck {

@@ -1,5 +1,7 @@
 //! How much one member or one address may do in a time. Addresses are `None` where they are not counted.
 
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher as _;
 use std::net::IpAddr;
 
 use claudemesh_proto::{MemberId, MeshId, Timestamp};
@@ -7,6 +9,10 @@ use claudemesh_proto::{MemberId, MeshId, Timestamp};
 use crate::config::Config;
 use crate::edge::bucket::{Buckets, Rate};
 use crate::edge::guests::{Guests, network};
+use crate::hub::Process;
+
+/// An address may call as many hooks as so many processes.
+const PROCESSES_OF_ADDRESS: u32 = 20;
 
 /// Every limit that is counted over time or by address.
 #[derive(Debug)]
@@ -15,6 +21,10 @@ pub(crate) struct Limits {
     requests: Buckets<(MeshId, MemberId)>,
     hellos: Buckets<(MeshId, MemberId)>,
     failed_hellos: Buckets<IpAddr>,
+    /// By the hash of address, process and directory: what a caller names costs no memory here.
+    hooks: Buckets<u64>,
+    hooks_of_address: Buckets<IpAddr>,
+    hasher: RandomState,
     /// WebSockets that have not said hello.
     pub(crate) strangers: Guests,
     /// Connections that are still HTTP. One of a page's or proxy's kind may well have several at once.
@@ -24,11 +34,15 @@ pub(crate) struct Limits {
 impl Limits {
     pub(crate) fn new(config: &Config) -> Self {
         let rate = |per_minute, burst| Rate { per_minute, burst };
+        let of_address = config.hook_rate_limit_per_min.saturating_mul(PROCESSES_OF_ADDRESS);
         Self {
             sends: Buckets::new(rate(config.send_rate_per_min, config.send_burst)),
             requests: Buckets::new(rate(config.request_rate_per_min, config.request_burst)),
             hellos: Buckets::new(rate(config.hello_rate_per_min, config.hello_burst)),
             failed_hellos: Buckets::new(rate(config.failed_hellos_per_min, config.failed_hellos_per_min)),
+            hooks: Buckets::new(rate(config.hook_rate_limit_per_min, config.hook_rate_limit_per_min)),
+            hooks_of_address: Buckets::new(rate(of_address, of_address)),
+            hasher: RandomState::new(),
             strangers: Guests::new(config.max_unauthenticated_per_address),
             callers: Guests::new(2 * config.max_unauthenticated_per_address),
         }
@@ -47,6 +61,16 @@ impl Limits {
     /// Whether the member may open one more connection now.
     pub(crate) fn may_enter(&self, mesh: &MeshId, member: &MemberId, now: Timestamp) -> bool {
         take(&self.hellos, mesh, member, now)
+    }
+
+    /// Whether an address may call hooks at all now.
+    pub(crate) fn may_call_hooks(&self, address: Option<IpAddr>, now: Timestamp) -> bool {
+        address.is_none_or(|address| self.hooks_of_address.take(network(address), now))
+    }
+
+    /// Whether the hook of a process may be called now.
+    pub(crate) fn may_call_hook(&self, process: &Process, now: Timestamp) -> bool {
+        self.hooks.take(self.hasher.hash_one(process), now)
     }
 
     /// Counts a handshake that failed.

@@ -1,13 +1,15 @@
 //! The mail of one connection: when to ask the store for it, what to do with the answer, what to ask for again.
 //!
 //! While there is room, one question for what is next is always out: the store answers it once there is something. It is put anew
-//! when other mail is this connection's to take, or when older mail came free. A question that got an error is put again a second
+//! when other mail is this connection's to take, when older mail came free, and when its presence becomes busy or idle: who is
+//! busy is handed only what is urgent. A question that got an error is put again a second
 //! later: rows that it took all the same are handed out then, in their order.
 
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use claudemesh_proto::Priority;
 use claudemesh_proto::message::ClientAck;
 use claudemesh_store::{Claim, Claimed, DeliveryId, Pending, Recipient, Reclaim, Release, StoreError, Withdraw};
 
@@ -42,6 +44,7 @@ pub(crate) struct Leftover(Release);
 /// The question for what is next.
 struct Next {
     recipients: Vec<Recipient>,
+    urgent_only: bool,
     is_withdrawn: bool,
     answer: Pending<Vec<Claimed>>,
 }
@@ -85,10 +88,11 @@ impl Mail {
         }
         let Some(room) = self.mailbox.room() else { return };
         self.look = false;
-        let recipients = recipients(app, live);
+        let (recipients, urgent_only) = (recipients(app, live), live.seat.doorbell().is_busy());
         if let Some(next) = &mut self.next {
+            let is_another = next.recipients != recipients || next.urgent_only != urgent_only;
             // The answer, rows or none, makes it look again.
-            if !next.is_withdrawn && (self.from_start || next.recipients != recipients) {
+            if !next.is_withdrawn && (self.from_start || is_another) {
                 next.is_withdrawn = true;
                 drop(app.store.withdraw(withdrawal(live)).await);
             }
@@ -105,7 +109,7 @@ impl Mail {
             recipients: recipients.clone(),
             connection: live.seat.connection().clone(),
             after_seq: self.mailbox.after(),
-            urgent_only: false,
+            urgent_only,
             max_rows: room.rows,
             max_bytes: room.bytes,
             lease: self.mailbox.lease(),
@@ -113,7 +117,7 @@ impl Mail {
             waits: true,
         };
         let answer = app.store.claim(claim).await;
-        self.next = Some(Next { recipients, is_withdrawn: false, answer });
+        self.next = Some(Next { recipients, urgent_only, is_withdrawn: false, answer });
     }
 
     /// Asks again for what was not acknowledged in time.
@@ -148,8 +152,7 @@ impl Mail {
     }
 
     /// Takes an answer into the mailbox; what is to be pushed.
-    pub(crate) fn take(&mut self, app: &App, answer: Answer) -> Vec<Claimed> {
-        let now = app.clock.now();
+    pub(crate) async fn take(&mut self, app: &App, live: &Live, answer: Answer) -> Vec<Claimed> {
         match answer {
             Answer::Next(answer) => {
                 self.next = None;
@@ -159,8 +162,8 @@ impl Mail {
                     self.look_from = app.clock.instant() + RETRY;
                     return Vec::new();
                 };
-                self.mailbox.take(&claimed, now);
-                claimed
+                self.mailbox.take(&claimed, app.clock.now());
+                self.hold_back(app, live, claimed).await
             }
             Answer::Again(answer) => {
                 let asked = self.again.take().map(|again| again.rows).unwrap_or_default();
@@ -171,12 +174,30 @@ impl Mail {
                 let is_gone = |delivery: &DeliveryId| claimed.iter().all(|row| row.delivery != *delivery);
                 let gone: Vec<DeliveryId> = asked.into_iter().filter(is_gone).collect();
                 self.mailbox.forget(&gone);
-                for row in &claimed {
-                    self.mailbox.hold(row, now);
-                }
-                claimed
+                let now = app.clock.now();
+                claimed.iter().for_each(|row| self.mailbox.hold(row, now));
+                self.hold_back(app, live, claimed).await
             }
         }
+    }
+
+    /// Gives back what must not be pushed now: the presence may have become busy after the question was put. Where the store cannot
+    /// take it back the rows stay held, and are looked at again when their leases end.
+    async fn hold_back(&mut self, app: &App, live: &Live, claimed: Vec<Claimed>) -> Vec<Claimed> {
+        if !live.seat.doorbell().is_busy() {
+            return claimed;
+        }
+        let (urgent, others): (Vec<_>, Vec<_>) = claimed.into_iter().partition(|row| row.priority == Priority::Now);
+        if !others.is_empty() {
+            let rows: Vec<DeliveryId> = others.iter().map(|row| row.delivery).collect();
+            let held = others.into_iter().map(|row| (row.delivery, row.recipient)).collect();
+            let (mesh_id, connection) = (live.mesh_id.clone(), live.seat.connection().clone());
+            let release = Release { mesh_id, connection, held, unanswered: Vec::new() };
+            if app.store.release(release).await.await.is_ok() {
+                self.mailbox.forget(&rows);
+            }
+        }
+        urgent
     }
 
     /// The delivery that an ack ends, if this connection holds it.

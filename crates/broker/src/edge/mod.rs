@@ -5,6 +5,7 @@ pub(crate) mod bucket;
 pub(crate) mod greet;
 pub(crate) mod guests;
 pub(crate) mod health;
+pub(crate) mod hook;
 pub(crate) mod limit;
 pub(crate) mod line;
 pub(crate) mod mail;

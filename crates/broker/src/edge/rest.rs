@@ -93,7 +93,7 @@ pub(crate) async fn not_found() -> Response {
 }
 
 /// A page of another site must not act in the name of whoever looks at it.
-fn foreign_origin() -> Response {
+pub(crate) fn foreign_origin() -> Response {
     (StatusCode::FORBIDDEN, Json(json!({"ok": false, "error": "this origin may not do this (BROKER_ALLOWED_ORIGINS)"})))
         .into_response()
 }
@@ -114,7 +114,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// The whole body, within the limit of size and in a time that a slow line needs and a stalled one does not get.
-async fn body(running: &Running, body: Body) -> Result<bytes::Bytes, Response> {
+pub(crate) async fn body(running: &Running, body: Body) -> Result<bytes::Bytes, Response> {
     let refused = |status, error| (status, Json(json!({"ok": false, "error": error}))).into_response();
     let limit = running.app.settings.config.max_message_bytes;
     match tokio::time::timeout(HEAD_TIMEOUT, axum::body::to_bytes(body, limit)).await {

@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 use crate::app::App;
-use crate::edge::{health, rest, upgrade};
+use crate::edge::{health, hook, rest, upgrade};
 
 /// Largest head of a request.
 const MAX_HEAD_BYTES: usize = 16 << 10;
@@ -55,6 +55,7 @@ fn routes(running: Arc<Running>) -> Router {
         .route("/ws", get(upgrade::upgrade))
         .route("/join", post(rest::join))
         .route("/v1/meshes", post(rest::create_mesh))
+        .route("/hook/set-status", post(hook::set_status))
         .route("/join/{token}", get(rest::invite_page))
         .route("/health", get(health::health))
         .route("/health/ready", get(health::ready))

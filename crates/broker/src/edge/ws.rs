@@ -156,7 +156,9 @@ impl Connection {
     }
 
     async fn take(&mut self, incoming: Incoming) -> Result<(), End> {
-        self.liveness.heard(self.app.clock.instant());
+        if !matches!(incoming, Incoming::Broken) {
+            self.liveness.heard(self.app.clock.instant());
+        }
         match incoming {
             Incoming::Text(text) => Ok(self.on_text(&text).await?),
             Incoming::NotText => Ok(self.on_text("").await?),
@@ -243,7 +245,7 @@ impl Connection {
         }
         // A long answer is made in one go: others get their turn before the next.
         tokio::task::yield_now().await;
-        match calls::answer(&self.app, &self.live, request).await {
+        match calls::answer(&self.app, &self.live, request, request_id.as_deref()).await {
             Ok(Some(frame)) => self.line.feed(Addressed { frame, request_id }.to_json()).await,
             Ok(None) => Ok(()),
             Err(fault) => self.say_fault(fault, request_id).await,
@@ -265,10 +267,10 @@ impl Connection {
 
     async fn on_time(&mut self) -> Result<(), End> {
         let now = self.app.clock.instant();
+        if self.liveness.is_dead(now) {
+            self.listen_once_more(now).await?;
+        }
         if now >= self.next_ping {
-            if self.liveness.is_dead(now) {
-                return Err(End::Broken);
-            }
             self.next_ping = now + self.app.settings.config.ping_every;
             self.line.ping().await?;
         }
@@ -276,13 +278,27 @@ impl Connection {
         Ok(())
     }
 
+    /// Nothing has come for too long. But what has come and was not looked at counts, and so does what cannot be looked at because
+    /// answers are due first.
+    async fn listen_once_more(&mut self, now: Instant) -> Result<(), End> {
+        if self.sends.len() >= SENDS_AT_ONCE {
+            self.liveness.heard(now);
+            return Ok(());
+        }
+        match self.line.next().now_or_never() {
+            Some(incoming) => self.take(incoming).await,
+            None => Err(End::Broken),
+        }
+    }
+
     fn next_deadline(&self) -> Instant {
-        self.mail.deadline(&self.app).map_or(self.next_ping, |mail| mail.min(self.next_ping))
+        let own = self.next_ping.min(self.liveness.deadline());
+        self.mail.deadline(&self.app).map_or(own, |mail| mail.min(own))
     }
 
     /// Pushes what was claimed.
     async fn hand_over(&mut self, answer: Answer) -> Result<(), Stuck> {
-        for row in self.mail.take(&self.app, answer) {
+        for row in self.mail.take(&self.app, &self.live, answer).await {
             self.app.metrics.pushed();
             let text = self.push(&row.letter);
             self.line.feed(text).await?;
@@ -336,8 +352,10 @@ impl Connection {
     async fn leave(mut self, end: End) -> Option<Leftover> {
         // Whoever takes the mail next is told by the seat; what was held here is free by then, and comes before what is newer.
         let leftover = self.mail.release(&self.app, &self.live).await;
-        let parting = if matches!(end, End::Broken | End::Stuck) { Parting::Broken } else { Parting::Closed };
-        self.live.seat.leave(parting, self.app.clock.now());
+        let silence = self.liveness.silence(self.app.clock.instant());
+        let heard = self.app.clock.now().minus(silence);
+        let is_broken = matches!(end, End::Broken | End::Stuck);
+        self.live.seat.leave(if is_broken { Parting::Broken(heard) } else { Parting::Closed });
         match end {
             End::Goodbye => self.line.finish().await,
             End::Close(close) => {

@@ -20,8 +20,17 @@ pub(crate) struct Doorbell {
     rung: Notify,
     from_start: AtomicBool,
     close: Mutex<Option<Close>>,
-    said: Mutex<VecDeque<Utf8Bytes>>,
+    said: Mutex<Said>,
+    /// Whether only what is urgent may be handed over.
+    is_busy: AtomicBool,
     gone: Notify,
+}
+
+/// What waits to be written, and its size.
+#[derive(Debug, Default)]
+struct Said {
+    texts: VecDeque<Utf8Bytes>,
+    bytes: usize,
 }
 
 impl Doorbell {
@@ -40,16 +49,29 @@ impl Doorbell {
     /// Says a text that is kept nowhere; the same bytes for everybody who is told.
     pub(super) fn say(&self, text: Utf8Bytes) {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        let bytes: usize = said.iter().map(|text| text.len()).sum();
-        if said.len() < MAX_SAID && bytes + text.len() <= MAX_SAID_BYTES {
-            said.push_back(text);
+        if said.texts.len() < MAX_SAID && said.bytes + text.len() <= MAX_SAID_BYTES {
+            said.bytes += text.len();
+            said.texts.push_back(text);
             self.rung.notify_one();
         }
     }
 
     /// What was said since this was last asked.
     pub(crate) fn take_said(&self) -> VecDeque<Utf8Bytes> {
-        std::mem::take(&mut *self.said.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.said.lock().unwrap_or_else(PoisonError::into_inner)).texts
+    }
+
+    /// Says whether only what is urgent may be handed over now. Whoever becomes idle looks from the start, because what was held
+    /// back is older than what came through; whoever becomes busy gives up a question that asks for everything.
+    pub(super) fn set_busy(&self, is_busy: bool) {
+        if self.is_busy.swap(is_busy, Ordering::AcqRel) != is_busy {
+            self.ring(!is_busy);
+        }
+    }
+
+    /// Whether only what is urgent may be handed over now.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.is_busy.load(Ordering::Acquire)
     }
 
     /// Resolves at the next ring; a ring that nobody waited for is kept.

@@ -6,18 +6,20 @@
 
 mod doorbell;
 mod lease;
+mod news;
 mod presence;
 mod room;
 mod seat;
 mod status;
+mod whereabouts;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use claudemesh_proto::presence::Peer;
-use claudemesh_proto::{ConnectionId, MemberId, MeshId, PresenceId, PublicKey, Timestamp};
-use claudemesh_store::{Recipient, Ring};
+use claudemesh_proto::presence::{Peer, StatusSource};
+use claudemesh_proto::{ConnectionId, MemberId, MeshId, PresenceId, PublicKey, Status};
+use claudemesh_store::{Clock, Recipient, Ring};
 
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
@@ -25,9 +27,12 @@ use crate::close::Close;
 
 pub(crate) use doorbell::Doorbell;
 pub(crate) use lease::LeaseKey;
-pub(crate) use presence::Presence;
+pub(crate) use presence::{Arrival, Presence, directory, name};
 use room::{Room, Seated};
 pub(crate) use seat::{Parting, Seat};
+use status::Reported;
+use whereabouts::{Directory, Whereabouts};
+pub(crate) use whereabouts::{Process, Report, TokenHash};
 
 /// How many connections there may be.
 #[derive(Debug, Clone, Copy)]
@@ -37,12 +42,34 @@ pub(crate) struct Capacity {
     pub(crate) member: usize,
 }
 
+/// How long things last.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Spans {
+    /// From the last sign of life of a broken connection until its presence ends.
+    pub(crate) grace: Duration,
+    /// For which a hook's word outranks what is inferred.
+    pub(crate) hook_fresh: Duration,
+    /// For which a session is taken to be working.
+    pub(crate) status_ttl: Duration,
+}
+
 /// The presences of this node.
 #[derive(Debug)]
 pub(crate) struct Hub {
+    /// Locked before `rooms` where both are.
+    directory: Mutex<Directory>,
     rooms: Mutex<HashMap<MeshId, Room>>,
     capacity: Capacity,
-    grace: Duration,
+    spans: Spans,
+    clock: Clock,
+}
+
+/// Whom a hook's report was about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Heard {
+    About(PresenceId),
+    /// Nobody yet.
+    Pending,
 }
 
 /// A connection was seated.
@@ -65,20 +92,25 @@ pub(crate) struct Takes {
 }
 
 impl Hub {
-    pub(crate) fn new(capacity: Capacity, grace: Duration) -> Self {
-        Self { rooms: Mutex::default(), capacity, grace }
+    pub(crate) fn new(capacity: Capacity, spans: Spans, clock: Clock) -> Self {
+        Self { directory: Mutex::default(), rooms: Mutex::default(), capacity, spans, clock }
     }
 
     /// Whether one more connection fits the mesh and the node. A connection that takes up a lease or replaces another always does.
     pub(crate) fn has_room(&self, mesh: &MeshId, lease: Option<&LeaseKey>) -> bool {
-        self.fits(&self.rooms(), mesh, lease)
+        let mut rooms = self.rooms();
+        self.end_leases_of(&mut rooms, mesh);
+        self.fits(&rooms, mesh, lease)
     }
 
     /// Seats a connection; `None` when its member, its mesh or the node has as many open as it may.
     ///
     /// A connection with the same lease key gives way: a broken one silently, an open one is told `session_replaced`.
     pub(crate) fn enter(self: &Arc<Self>, presence: Presence, connection: ConnectionId) -> Option<Entered> {
+        let now = self.clock.now();
+        let mut directory = self.directory();
         let mut rooms = self.rooms();
+        self.end_leases_of(&mut rooms, &presence.mesh_id);
         let of_member =
             |room: &Room| room.holds(&presence.lease) || room.open_of(&presence.member_id) < self.capacity.member;
         let fits_member = rooms.get(&presence.mesh_id).is_none_or(of_member);
@@ -88,11 +120,17 @@ impl Hub {
         let mesh_id = presence.mesh_id.clone();
         let room = rooms.entry(mesh_id.clone()).or_default();
         if !room.holds(&presence.lease) {
-            room.make_room(&presence.member_id, (self.capacity.member, self.capacity.mesh));
+            room.make_room(&presence.member_id, (self.capacity.member, self.capacity.mesh), now);
         }
+        let mut of = Whereabouts::new(&presence, connection.clone());
         let Seated { presence_id, doorbell, reattached, predecessor, relieved } =
-            room.seat(presence, connection.clone());
-        let seat = Seat::new(Arc::clone(self), mesh_id, (presence_id, connection), doorbell);
+            room.seat(presence, connection, now);
+        of.presence_id = presence_id;
+        let of = directory.enter(of);
+        if let Some(status) = directory.take_pending(&of, now) {
+            room.change_seated(&of, |presence| self.report(presence, status, StatusSource::Hook));
+        }
+        let seat = Seat::new(Arc::clone(self), of, doorbell);
         Some(Entered { seat, reattached, predecessor, relieved })
     }
 
@@ -140,10 +178,13 @@ impl Hub {
         self.rooms().get(mesh).is_some_and(|room| room.is_draining(recipient))
     }
 
-    /// Every presence of the mesh as its members see it: sessions first, then by the time they connected.
-    pub(crate) fn peers(&self, mesh: &MeshId) -> Vec<Peer> {
+    /// Every presence of the mesh as a member sees it: sessions first, then by the time they connected.
+    pub(crate) fn peers(&self, mesh: &MeshId, viewer: &MemberId) -> Vec<Peer> {
+        let mut rooms = self.rooms();
+        self.end_leases_of(&mut rooms, mesh);
+        let peers = rooms.get(mesh).map(|room| room.peers(viewer)).unwrap_or_default();
+        drop(rooms);
         // What is long is done without the lock.
-        let peers = self.rooms().get(mesh).map(Room::peers).unwrap_or_default();
         peers.into_iter().map(Arc::unwrap_or_clone).collect()
     }
 
@@ -160,6 +201,68 @@ impl Hub {
         if let Some(room) = self.rooms().get_mut(mesh) {
             room.change(&room.presences_of(member), &mut change);
         }
+    }
+
+    /// Changes what is known of the caller alone.
+    pub(crate) fn change_own(&self, mesh: &MeshId, caller: &PresenceId, mut change: impl FnMut(&mut Presence)) {
+        if let Some(room) = self.rooms().get_mut(mesh) {
+            room.change(std::slice::from_ref(caller), &mut change);
+        }
+    }
+
+    /// Shows or hides whom the caller means, as [`Hub::change`] does, and tells the others.
+    pub(crate) fn show(&self, mesh: &MeshId, caller: &PresenceId, is_visible: bool) {
+        if let Some(room) = self.rooms().get_mut(mesh) {
+            room.show(caller, is_visible, self.clock.now());
+        }
+    }
+
+    /// Takes in what the caller says about how busy those are whom it means.
+    pub(crate) fn set_status(&self, mesh: &MeshId, caller: &PresenceId, (status, source): (Status, StatusSource)) {
+        self.change(mesh, caller, |presence| self.report(presence, status, source));
+    }
+
+    /// Takes in what the hook of a session says, or keeps it for a moment when the session is not here yet. It is about one session,
+    /// in all the meshes where it is connected from that address.
+    pub(crate) fn hear(&self, report: Report) -> Heard {
+        let mut directory = self.directory();
+        for of in directory.candidates(&report) {
+            if self.hear_of(&of, report.status) {
+                for same in directory.same_session(&of) {
+                    self.hear_of(&same, report.status);
+                }
+                return Heard::About(of.presence_id.clone());
+            }
+        }
+        directory.keep(report, self.clock.now());
+        Heard::Pending
+    }
+
+    /// Whether the token is that of a connection.
+    pub(crate) fn knows_token(&self, token: &TokenHash) -> bool {
+        self.directory().with_token(token).is_some()
+    }
+
+    /// Takes in what the hook says that has this token; the presence that the token is of.
+    pub(crate) fn hear_from(&self, token: &TokenHash, status: Status) -> Option<PresenceId> {
+        let of = self.directory().with_token(token)?;
+        self.hear_of(&of, status).then(|| of.presence_id.clone())
+    }
+
+    fn hear_of(&self, of: &Whereabouts, status: Status) -> bool {
+        self.rooms()
+            .get_mut(&of.mesh_id)
+            .is_some_and(|room| room.change_seated(of, |presence| self.report(presence, status, StatusSource::Hook)))
+    }
+
+    fn report(&self, presence: &mut Presence, status: Status, source: StatusSource) {
+        presence.report(Reported { status, source, at: self.clock.now() }, self.spans.hook_fresh);
+    }
+
+    /// Whoever has been working for too long without saying so is idle; how many are now.
+    pub(crate) fn rest(&self) -> usize {
+        let now = self.clock.now();
+        self.rooms().values_mut().map(|room| room.rest(now, self.spans.status_ttl)).sum()
     }
 
     /// Tells a text to the open connections of those presences. It is kept for nobody.
@@ -182,19 +285,27 @@ impl Hub {
         self.rooms().values().map(Room::open).sum()
     }
 
-    /// Ends leases whose grace is over.
-    pub(crate) fn end_leases(&self, now: Timestamp) {
-        let before = now.minus(self.grace);
+    /// Ends leases whose grace is over, and forgets what hooks said of sessions that did not come.
+    pub(crate) fn end_leases(&self) {
+        let now = self.clock.now();
+        self.directory().sweep(now);
         let mut rooms = self.rooms();
         rooms.retain(|_, room| {
-            room.end_leases(before);
+            room.end_leases(now, self.spans.grace);
             !room.is_empty()
         });
     }
 
+    /// To whoever looks, a lease is over at its moment and not at the next tick.
+    fn end_leases_of(&self, rooms: &mut HashMap<MeshId, Room>, mesh: &MeshId) {
+        if let Some(room) = rooms.get_mut(mesh) {
+            room.end_leases(self.clock.now(), self.spans.grace);
+        }
+    }
+
     /// Tells every connection to close, because the broker stops.
     pub(crate) fn close_all(&self, with: Close) {
-        self.rooms().values().for_each(|room| room.close_all(with));
+        self.rooms().values_mut().for_each(|room| room.close_all(with));
     }
 
     /// Panics when the indexes disagree with the presences; for tests.
@@ -202,13 +313,18 @@ impl Hub {
         self.rooms().values().for_each(Room::check_invariants);
     }
 
-    fn leave(&self, mesh: &MeshId, seat: (&PresenceId, &ConnectionId), parting: Parting, now: Option<Timestamp>) {
+    fn leave(&self, of: &Whereabouts, parting: Parting) {
+        self.directory().leave(of);
         let mut rooms = self.rooms();
-        let Some(room) = rooms.get_mut(mesh) else { return };
-        room.leave(seat, parting, now);
+        let Some(room) = rooms.get_mut(&of.mesh_id) else { return };
+        room.leave(of, parting, (self.clock.now(), self.spans.grace));
         if room.is_empty() {
-            rooms.remove(mesh);
+            rooms.remove(&of.mesh_id);
         }
+    }
+
+    fn directory(&self) -> MutexGuard<'_, Directory> {
+        self.directory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A panic elsewhere while the lock was held leaves plain data, which every method repairs or replaces whole.

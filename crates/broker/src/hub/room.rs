@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use claudemesh_proto::presence::{Peer, PeerRole};
 use claudemesh_proto::{ConnectionId, MemberId, PresenceId, PublicKey, Timestamp};
@@ -9,6 +10,8 @@ use claudemesh_store::Recipient;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use crate::close::Close;
+use crate::hub::news::{self, News};
+use crate::hub::whereabouts::Whereabouts;
 use crate::hub::{Doorbell, LeaseKey, Parting, Presence, Takes};
 
 #[derive(Debug, Default)]
@@ -21,6 +24,8 @@ pub(super) struct Room {
     open: usize,
     /// Counts entrances, to tell who has been connected longest.
     entrances: u64,
+    /// The broker stops.
+    is_closing: bool,
 }
 
 #[derive(Debug)]
@@ -36,7 +41,7 @@ enum Socket {
         connection: ConnectionId,
         doorbell: Arc<Doorbell>,
     },
-    /// Since when.
+    /// The last sign of life.
     Broken(Timestamp),
 }
 
@@ -70,9 +75,11 @@ impl Occupant {
         matches!(self.socket, Socket::Open { .. })
     }
 
-    /// A command that runs for a moment.
-    fn is_cold(&self) -> bool {
-        self.presence.peer.peer_role == PeerRole::ControlPlane && self.presence.session.is_some()
+    /// Lets it have what its status allows now.
+    fn open_gate(&self) {
+        if let Some(doorbell) = self.doorbell() {
+            doorbell.set_busy(self.presence.is_busy());
+        }
     }
 
     fn takes_mail(&self) -> bool {
@@ -115,8 +122,9 @@ impl Room {
 
     /// Seats a connection. A session takes up its lease whatever became of the old socket; a member's connection takes up a
     /// broken one, and replaces an open one.
-    pub(super) fn seat(&mut self, mut presence: Presence, connection: ConnectionId) -> Seated {
+    pub(super) fn seat(&mut self, mut presence: Presence, connection: ConnectionId, now: Timestamp) -> Seated {
         let mut reattached = false;
+        let mut is_new = true;
         let mut predecessor = None;
         let mut bereft = Vec::new();
         if let Some(old) = self.leases.get(&presence.lease).cloned().and_then(|id| self.remove(&id)) {
@@ -127,10 +135,13 @@ impl Room {
             bereft.push(Recipient::Member(old.presence.member_id.clone()));
             bereft.extend(old.presence.session.map(|session| Recipient::Session(session.pubkey)));
             let is_same_member = old.presence.member_id == presence.member_id;
+            is_new = !is_same_member;
+            if is_new {
+                self.tell(News::Left, &old.presence, now);
+            }
             reattached = is_same_member && (presence.peer.peer_role == PeerRole::Session || !old.is_open());
             if reattached {
-                presence.id = old.presence.id;
-                Arc::make_mut(&mut presence.peer).connected_at = old.presence.peer.connected_at;
+                presence.take_up(old.presence);
             }
         }
         let doorbell = Arc::new(Doorbell::default());
@@ -150,8 +161,13 @@ impl Room {
             }
             self.sessions.entry(session.pubkey).or_default().push(presence_id.clone());
         }
+        if is_new {
+            self.tell(News::of_arrival(&presence), &presence, now);
+        }
         let socket = Socket::Open { connection, doorbell: Arc::clone(&doorbell) };
-        self.presences.insert(presence_id.clone(), Occupant { presence, entrance: self.entrances, socket });
+        let occupant = Occupant { presence, entrance: self.entrances, socket };
+        occupant.open_gate();
+        self.presences.insert(presence_id.clone(), occupant);
         // With the old connection gone, somebody else may be next in turn, who has not been told of what came for it.
         for recipient in &bereft {
             self.ring(recipient, true);
@@ -172,45 +188,44 @@ impl Room {
 
     /// Ends the oldest leases of connections that broke, until one more presence fits: a lease always fits when it is taken up
     /// again, so open and broken ones together may not be more than the open ones alone.
-    pub(super) fn make_room(&mut self, member: &MemberId, (of_member, of_mesh): (usize, usize)) {
+    pub(super) fn make_room(&mut self, member: &MemberId, (of_member, of_mesh): (usize, usize), now: Timestamp) {
         while self.members.get(member).is_some_and(|of| of.len() >= of_member) {
             let oldest = oldest_broken(self.of_member(member));
-            if oldest.and_then(|id| self.remove(&id)).is_none() {
+            if oldest.and_then(|id| self.end(&id, now)).is_none() {
                 break;
             }
         }
         while self.presences.len() >= of_mesh {
             let oldest = oldest_broken(self.presences.values());
-            if oldest.and_then(|id| self.remove(&id)).is_none() {
+            if oldest.and_then(|id| self.end(&id, now)).is_none() {
                 break;
             }
         }
     }
 
     /// A connection ended. One that was replaced in the meantime has no seat to give back.
-    pub(super) fn leave(
-        &mut self,
-        (presence_id, connection): (&PresenceId, &ConnectionId),
-        parting: Parting,
-        now: Option<Timestamp>,
-    ) {
-        let Some(occupant) = self.presences.get_mut(presence_id) else { return };
-        if !matches!(&occupant.socket, Socket::Open { connection: seated, .. } if seated == connection) {
-            return;
-        }
+    pub(super) fn leave(&mut self, of: &Whereabouts, parting: Parting, (now, grace): (Timestamp, Duration)) {
+        let Some(occupant) = self.seated(of) else { return };
         let (member, session) = (occupant.presence.member_id.clone(), occupant.presence.session);
-        match (parting, now) {
-            (Parting::Broken, Some(now)) => {
-                occupant.socket = Socket::Broken(now);
+        match parting {
+            Parting::Broken(heard) if heard.plus(grace) > now => {
+                occupant.socket = Socket::Broken(heard);
                 self.open -= 1;
             }
-            _ => drop(self.remove(presence_id)),
+            _ => drop(self.end(&of.presence_id, now)),
         }
         // Whoever is next in turn has not been told of what came for this one.
         self.ring(&Recipient::Member(member), true);
         if let Some(session) = session {
             self.ring(&Recipient::Session(session.pubkey), true);
         }
+    }
+
+    /// The presence of a connection, unless another has taken its seat.
+    fn seated(&mut self, of: &Whereabouts) -> Option<&mut Occupant> {
+        let is_its =
+            |socket: &Socket| matches!(socket, Socket::Open { connection, .. } if *connection == of.connection);
+        self.presences.get_mut(&of.presence_id).filter(|occupant| is_its(&occupant.socket))
     }
 
     pub(super) fn ring(&self, recipient: &Recipient, from_start: bool) {
@@ -253,8 +268,10 @@ impl Room {
         }
     }
 
-    pub(super) fn peers(&self) -> Vec<Arc<Peer>> {
-        let mut occupants: Vec<&Occupant> = self.presences.values().collect();
+    /// What a member sees: everybody but those of others who hide.
+    pub(super) fn peers(&self, viewer: &MemberId) -> Vec<Arc<Peer>> {
+        let is_seen = |occupant: &&Occupant| !occupant.presence.is_hidden() || occupant.presence.member_id == *viewer;
+        let mut occupants: Vec<&Occupant> = self.presences.values().filter(is_seen).collect();
         occupants.sort_by_key(|occupant| {
             let peer = &occupant.presence.peer;
             (peer.peer_role == PeerRole::ControlPlane, peer.connected_at, occupant.entrance)
@@ -265,12 +282,12 @@ impl Room {
     /// Whom a change is for that this presence asks for.
     pub(super) fn meant_by(&self, caller: &PresenceId) -> Vec<PresenceId> {
         let Some(own) = self.presences.get(caller) else { return Vec::new() };
-        if !own.is_cold() {
+        if !own.presence.is_cold() {
             return vec![caller.clone()];
         }
         let session_id = &own.presence.peer.session_id;
         let is_named = |it: &&Occupant| !session_id.is_empty() && it.presence.peer.session_id == *session_id;
-        let named = self.of_member(&own.presence.member_id).filter(|it| !it.is_cold()).filter(is_named);
+        let named = self.of_member(&own.presence.member_id).filter(|it| !it.presence.is_cold()).filter(is_named);
         let named: Vec<PresenceId> = named.map(|it| it.presence.id.clone()).collect();
         if named.is_empty() {
             return self.presences_of(&own.presence.member_id);
@@ -286,8 +303,48 @@ impl Room {
         for presence_id in whom {
             if let Some(occupant) = self.presences.get_mut(presence_id) {
                 change(&mut occupant.presence);
+                occupant.open_gate();
             }
         }
+    }
+
+    /// Changes the presence of an open connection; whether it still was that connection's.
+    pub(super) fn change_seated(&mut self, of: &Whereabouts, change: impl FnOnce(&mut Presence)) -> bool {
+        let Some(occupant) = self.seated(of) else { return false };
+        change(&mut occupant.presence);
+        occupant.open_gate();
+        true
+    }
+
+    /// Shows or hides those that the caller means, and tells everybody else. The caller itself is told of only if it stands for
+    /// nobody: a command is gone in a moment.
+    pub(super) fn show(&mut self, caller: &PresenceId, is_visible: bool, now: Timestamp) {
+        let meant = self.meant_by(caller);
+        let news = if is_visible { News::Visible } else { News::Hidden };
+        for presence_id in &meant {
+            let Some(occupant) = self.presences.get_mut(presence_id) else { continue };
+            if occupant.presence.is_hidden() != is_visible {
+                continue;
+            }
+            Arc::make_mut(&mut occupant.presence.peer).visible = Some(is_visible);
+            let presence = &occupant.presence;
+            if !presence.is_cold() || meant.len() == 1 {
+                let Some(text) = news::text(news, presence, now) else { continue };
+                self.shout(&text, |other| other.id != *presence_id && other.id != *caller);
+            }
+        }
+    }
+
+    /// How many have been working for longer than they said, and are idle now.
+    pub(super) fn rest(&mut self, now: Timestamp, ttl: Duration) -> usize {
+        let mut rested = 0;
+        for occupant in self.presences.values_mut() {
+            if occupant.presence.rest(now, ttl) {
+                rested += 1;
+                occupant.open_gate();
+            }
+        }
+        rested
     }
 
     pub(super) fn shout(&self, text: &Utf8Bytes, is_meant: impl Fn(&Presence) -> bool) {
@@ -295,16 +352,41 @@ impl Room {
         meant.filter_map(Occupant::doorbell).for_each(|doorbell| doorbell.say(text.clone()));
     }
 
-    pub(super) fn end_leases(&mut self, before: Timestamp) {
+    /// Ends leases whose time is over.
+    pub(super) fn end_leases(&mut self, now: Timestamp, grace: Duration) {
+        if self.presences.len() == self.open {
+            return;
+        }
+        let before = now.minus(grace);
         let over = |occupant: &Occupant| matches!(occupant.socket, Socket::Broken(since) if since <= before);
         let ended: Vec<PresenceId> =
             self.presences.iter().filter(|(_, occupant)| over(occupant)).map(|(id, _)| id.clone()).collect();
         for presence_id in ended {
-            self.remove(&presence_id);
+            self.end(&presence_id, now);
         }
     }
 
-    pub(super) fn close_all(&self, with: Close) {
+    /// Tells who should hear of it that somebody came or went. Of a session that comes, also the other connections of its member.
+    fn tell(&self, news: News, of: &Presence, now: Timestamp) {
+        if self.is_closing || !of.is_announced() {
+            return;
+        }
+        let is_for_own = news == News::Joined && of.peer.peer_role == PeerRole::Session;
+        if let Some(text) = news::text(news, of, now) {
+            self.shout(&text, |other| other.id != of.id && (is_for_own || other.member_id != of.member_id));
+        }
+    }
+
+    /// Ends a presence, and says so.
+    fn end(&mut self, presence_id: &PresenceId, now: Timestamp) -> Option<Occupant> {
+        let occupant = self.remove(presence_id)?;
+        self.tell(News::Left, &occupant.presence, now);
+        Some(occupant)
+    }
+
+    /// Sends everybody away; of that nothing is told, since all go.
+    pub(super) fn close_all(&mut self, with: Close) {
+        self.is_closing = true;
         self.presences.values().filter_map(Occupant::doorbell).for_each(|doorbell| doorbell.close(with));
     }
 

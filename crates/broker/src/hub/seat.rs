@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use claudemesh_proto::{ConnectionId, MeshId, PresenceId, Timestamp};
+use claudemesh_proto::{ConnectionId, PresenceId, Timestamp};
 
+use crate::hub::whereabouts::Whereabouts;
 use crate::hub::{Doorbell, Hub};
 
 /// How a connection ended.
@@ -11,39 +12,32 @@ use crate::hub::{Doorbell, Hub};
 pub(crate) enum Parting {
     /// The client said goodbye, or was sent away: the presence ends.
     Closed,
-    /// The line broke: the presence may be taken up again for a while.
-    Broken,
+    /// The line broke: the presence may be taken up again, for a while after this last sign of life.
+    Broken(Timestamp),
 }
 
 /// A connection's place in the hub.
 #[derive(Debug)]
 pub(crate) struct Seat {
     hub: Arc<Hub>,
-    mesh_id: MeshId,
-    presence_id: PresenceId,
-    connection: ConnectionId,
+    of: Arc<Whereabouts>,
     doorbell: Arc<Doorbell>,
     left: bool,
 }
 
 impl Seat {
-    pub(crate) fn new(
-        hub: Arc<Hub>,
-        mesh_id: MeshId,
-        (presence_id, connection): (PresenceId, ConnectionId),
-        doorbell: Arc<Doorbell>,
-    ) -> Self {
-        Self { hub, mesh_id, presence_id, connection, doorbell, left: false }
+    pub(super) fn new(hub: Arc<Hub>, of: Arc<Whereabouts>, doorbell: Arc<Doorbell>) -> Self {
+        Self { hub, of, doorbell, left: false }
     }
 
     /// What others see; the same after a reattach.
     pub(crate) fn presence_id(&self) -> &PresenceId {
-        &self.presence_id
+        &self.of.presence_id
     }
 
     /// Names this very socket; claims are made in its name.
     pub(crate) fn connection(&self) -> &ConnectionId {
-        &self.connection
+        &self.of.connection
     }
 
     pub(crate) fn doorbell(&self) -> &Doorbell {
@@ -51,10 +45,10 @@ impl Seat {
     }
 
     /// Gives the seat back.
-    pub(crate) fn leave(&mut self, parting: Parting, now: Timestamp) {
+    pub(crate) fn leave(&mut self, parting: Parting) {
         self.left = true;
         self.doorbell.leave();
-        self.hub.leave(&self.mesh_id, (&self.presence_id, &self.connection), parting, Some(now));
+        self.hub.leave(&self.of, parting);
     }
 }
 
@@ -62,8 +56,7 @@ impl Drop for Seat {
     fn drop(&mut self) {
         if !self.left {
             // The task ended without saying how: nothing of the presence is kept.
-            self.doorbell.leave();
-            self.hub.leave(&self.mesh_id, (&self.presence_id, &self.connection), Parting::Closed, None);
+            self.leave(Parting::Closed);
         }
     }
 }

@@ -48,8 +48,8 @@ impl Reported {
 
 #[cfg(test)]
 mod tests {
-    use StatusSource::{Hook, Jsonl, Manual};
     use Status::{Dnd, Idle, Working};
+    use StatusSource::{Hook, Jsonl, Manual};
     use proptest::prelude::*;
 
     use super::*;

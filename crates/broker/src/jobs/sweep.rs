@@ -1,4 +1,5 @@
-//! Ends what is over, and keeps alive what is not: leases every second, old rows every minute, open sessions every hour.
+//! Ends what is over, and keeps alive what is not: leases every second, statuses that nobody repeats every 15 s, old rows every
+//! minute, open sessions every hour.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,15 +7,23 @@ use std::time::Duration;
 use crate::edge::server::Running;
 
 const LEASES_EVERY: Duration = Duration::from_secs(1);
+const STATUSES_EVERY: Duration = Duration::from_secs(15);
 const ROWS_EVERY: Duration = Duration::from_mins(1);
 /// A session key goes on taking mail for days after it was last seen, so an hour is often enough.
 const REFRESH_EVERY: Duration = Duration::from_hours(1);
 
-/// Ends leases until the broker stops.
-pub(crate) async fn leases(running: Arc<Running>) {
+/// Ends leases and old statuses until the broker stops.
+pub(crate) async fn presences(running: Arc<Running>) {
+    let app = &running.app;
     let mut ticks = tokio::time::interval(LEASES_EVERY);
+    let mut rested_at = app.clock.now();
     while running.stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        running.app.hub.end_leases(running.app.clock.now());
+        app.hub.end_leases();
+        let now = app.clock.now();
+        if now.distance(rested_at) >= STATUSES_EVERY {
+            rested_at = now;
+            app.metrics.rested(app.hub.rest());
+        }
     }
 }
 

@@ -21,7 +21,17 @@ impl Liveness {
     }
 
     pub(crate) fn is_dead(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.heard) > self.silence_allowed
+        self.silence(now) >= self.silence_allowed
+    }
+
+    /// When it counts as dead, unless something comes before.
+    pub(crate) fn deadline(&self) -> Instant {
+        self.heard + self.silence_allowed
+    }
+
+    /// For how long nothing has come.
+    pub(crate) fn silence(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.heard)
     }
 }
 
@@ -34,8 +44,9 @@ mod tests {
     fn silence_beyond_two_and_a_half_pings_is_death() {
         let start = Instant::now();
         let mut liveness = Liveness::new(start, Duration::from_secs(30));
-        assert!(!liveness.is_dead(start + Duration::from_secs(75)));
-        assert!(liveness.is_dead(start + Duration::from_secs(76)));
+        assert!(!liveness.is_dead(start + Duration::from_secs(74)));
+        assert!(liveness.is_dead(start + Duration::from_secs(75)));
+        assert_eq!(liveness.deadline(), start + Duration::from_secs(75));
         liveness.heard(start + Duration::from_secs(76));
         assert!(!liveness.is_dead(start + Duration::from_secs(150)));
     }

@@ -24,6 +24,7 @@ pub(crate) fn shape(value: &Value) -> String {
             Value::String(text) if text.len() == 24 && text.ends_with('Z') && text.contains('T') => {
                 *text = "<time>".into();
             }
+            Value::String(text) if name == "hookToken" => *text = "<token>".into(),
             Value::String(text) if name == "sessionId" => *text = "<session>".into(),
             _ => {}
         }
