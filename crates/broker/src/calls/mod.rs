@@ -44,7 +44,7 @@ pub(crate) async fn answer(
             presence::set_stats(app, live, request);
             return Ok(None);
         }
-        ClientFrame::SetVisible(request) => Ok(presence::set_visible(app, live, request, request_id)),
+        ClientFrame::SetVisible(request) => Ok(presence::set_visible(app, live, &request, request_id)),
         ClientFrame::SetProfile(request) => Ok(presence::set_profile(app, live, request, request_id)),
         ClientFrame::ListPeers(_) => Ok(presence::list(app, live)),
         ClientFrame::MemberList(_) => member::list(app, live).await,

@@ -40,7 +40,7 @@ pub(crate) fn set_summary(app: &App, live: &Live, request: &SetSummary) {
 }
 
 /// Whether others see the caller.
-pub(crate) fn set_visible(app: &App, live: &Live, request: SetVisible, request_id: Option<&str>) -> BrokerFrame {
+pub(crate) fn set_visible(app: &App, live: &Live, request: &SetVisible, request_id: Option<&str>) -> BrokerFrame {
     app.hub.show(&live.mesh_id, live.seat.presence_id(), request.visible);
     done(request_id)
 }

@@ -175,7 +175,9 @@ impl Mail {
                 let gone: Vec<DeliveryId> = asked.into_iter().filter(is_gone).collect();
                 self.mailbox.forget(&gone);
                 let now = app.clock.now();
-                claimed.iter().for_each(|row| self.mailbox.hold(row, now));
+                for row in &claimed {
+                    self.mailbox.hold(row, now);
+                }
                 self.hold_back(app, live, claimed).await
             }
         }

@@ -245,7 +245,10 @@ impl Connection {
         }
         // A long answer is made in one go: others get their turn before the next.
         tokio::task::yield_now().await;
-        match calls::answer(&self.app, &self.live, request, request_id.as_deref()).await {
+        let answer = calls::answer(&self.app, &self.live, request, request_id.as_deref()).await;
+        // What happened before the answer is told before it.
+        self.say_news().await?;
+        match answer {
             Ok(Some(frame)) => self.line.feed(Addressed { frame, request_id }.to_json()).await,
             Ok(None) => Ok(()),
             Err(fault) => self.say_fault(fault, request_id).await,
@@ -257,9 +260,12 @@ impl Connection {
         if let Some(close) = doorbell.wants_close() {
             return Err(End::Close(close));
         }
-        let said = doorbell.take_said();
         self.mail.rung(doorbell.take_from_start());
-        for text in said {
+        Ok(self.say_news().await?)
+    }
+
+    async fn say_news(&mut self) -> Result<(), Stuck> {
+        for text in self.live.seat.doorbell().take_said() {
             self.line.feed(text).await?;
         }
         Ok(())

@@ -123,8 +123,7 @@ impl Hub {
             room.make_room(&presence.member_id, (self.capacity.member, self.capacity.mesh), now);
         }
         let mut of = Whereabouts::new(&presence, connection.clone());
-        let Seated { presence_id, doorbell, reattached, predecessor, relieved } =
-            room.seat(presence, connection, now);
+        let Seated { presence_id, doorbell, reattached, predecessor, relieved } = room.seat(presence, connection, now);
         of.presence_id = presence_id;
         let of = directory.enter(of);
         if let Some(status) = directory.take_pending(&of, now) {

@@ -31,10 +31,14 @@ macro_rules! on_both {
 
 mod audience;
 mod backpressure;
+mod busy;
 mod delivery;
 mod edge;
+mod events;
+mod ghosts;
 mod greeting;
 mod hello;
+mod hook;
 mod invite;
 mod isolation;
 mod join;

@@ -89,3 +89,86 @@ async fn groups_that_are_not_said_are_the_members() {
         assert_eq!(wire.greeting["memberProfile"]["groups"], crew);
     }
 }
+
+/// R16, and websocket 5.5: what is said of oneself is cleaned, cut, merged and seen by everybody.
+#[tokio::test(flavor = "multi_thread")]
+async fn summary_profile_and_stats_are_shown_as_they_were_said_and_within_limits() {
+    let mesh = TestMesh::start().await;
+    let (_, ann, bob) = mesh.pair().await;
+    let mut watcher = mesh.connect(&ann.hello()).await;
+    let mut wire = mesh.connect(&bob.session().hello()).await;
+    let first = async |watcher: &mut claudemesh_testkit::Wire| watcher.peers().await.remove(0);
+    wire.say(&json!({"type": "set_summary", "summary": "fix\u{1b}[31m the\u{202E} \nbuild"})).await;
+    wire.say(&json!({"type": "set_stats", "stats": {"messagesIn": 3, "uptime": 1.5}})).await;
+    let ack = wire
+        .ask(json!({"type": "set_profile", "title": "Re\u{200B}viewer\n", "avatar": "🦀", "bio": "One\nTwo"}))
+        .await;
+    let expected =
+        json!({"type": "ack", "id": ack["_reqId"], "messageId": "", "queued": false, "_reqId": ack["_reqId"]});
+    assert_eq!(ack, expected);
+    let peer = first(&mut watcher).await;
+    assert_eq!(peer["summary"], "fix[31m the build");
+    assert_eq!(peer["stats"], json!({"messagesIn": 3, "uptime": 1.5}));
+    assert_eq!(peer["profile"], json!({"title": "Reviewer", "avatar": "🦀", "bio": "One\nTwo"}));
+    // What is not said stays; what is emptied goes.
+    wire.ask(json!({"type": "set_profile", "avatar": "", "capabilities": ["rust\u{7}", "", "x".repeat(100)]})).await;
+    wire.say(&json!({"type": "set_summary"})).await;
+    wire.fence().await;
+    let peer = first(&mut watcher).await;
+    let skills = json!(["rust", "x".repeat(64)]);
+    assert_eq!(peer["profile"], json!({"title": "Reviewer", "bio": "One\nTwo", "capabilities": skills}));
+    assert_eq!(peer["summary"], Value::Null);
+    let long = "ü".repeat(5000);
+    wire.say(&json!({"type": "set_summary", "summary": long})).await;
+    let many: Vec<_> = (0..100).map(|number| format!("skill {number}")).collect();
+    wire.ask(json!({"type": "set_profile", "title": long, "avatar": long, "bio": long, "capabilities": many})).await;
+    let peer = first(&mut watcher).await;
+    let chars = |text: &Value| text.as_str().unwrap().chars().count();
+    assert_eq!(chars(&peer["summary"]), 512);
+    let profile = &peer["profile"];
+    assert_eq!((chars(&profile["title"]), chars(&profile["avatar"]), chars(&profile["bio"])), (64, 512, 1024));
+    assert_eq!(profile["capabilities"].as_array().unwrap().len(), 32);
+    for wrong in [
+        json!({"type": "set_summary", "summary": 5}),
+        json!({"type": "set_profile", "title": ["x"]}),
+        json!({"type": "set_profile", "capabilities": "rust"}),
+        json!({"type": "set_stats", "stats": {"messagesIn": -1}}),
+        json!({"type": "set_stats", "stats": "many"}),
+        json!({"type": "set_stats", "stats": {"uptime": "long"}}),
+    ] {
+        let error = wire.ask(wrong.clone()).await;
+        assert_eq!(error["code"], "invalid_argument", "{wrong}: {error}");
+    }
+    assert_eq!(first(&mut watcher).await, peer);
+}
+
+/// websocket 5.6 ▶: a row is a presence's own, also where two connections have one key.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_of_one_key_keep_what_is_theirs() {
+    let mesh = TestMesh::start().await;
+    let (_, ann, bob) = mesh.pair().await;
+    let mut watcher = mesh.connect(&ann.hello()).await;
+    let place = |name: &str| json!({"sessionId": name, "channel": name, "hostname": name, "cwd": name});
+    let mut wires = Vec::new();
+    for name in ["one", "two", "three"] {
+        let mut wire = mesh.connect(&merged(bob.hello(), place(name))).await;
+        wire.say(&json!({"type": "set_stats", "stats": {"toolCalls": wires.len()}})).await;
+        wire.ask(json!({"type": "set_profile", "title": name})).await;
+        wires.push(wire);
+    }
+    wires[1].ask(json!({"type": "set_visible", "visible": false})).await;
+    for (watcher, names) in [(&mut watcher, vec!["one", "three"]), (&mut wires[0], vec!["one", "two", "three"])] {
+        let peers = watcher.peers().await;
+        let of_bob: Vec<_> = peers.iter().filter(|peer| peer["pubkey"] == bob.key()).collect();
+        assert_eq!(of_bob.len(), names.len());
+        for (peer, name) in of_bob.into_iter().zip(names) {
+            for field in ["sessionId", "channel", "hostname", "cwd"] {
+                assert_eq!(peer[field], name);
+            }
+            assert_eq!(peer["profile"], json!({"title": name}));
+            let number = ["one", "two", "three"].iter().position(|one| *one == name).unwrap();
+            assert_eq!(peer["stats"], json!({"toolCalls": number}));
+            assert_eq!(peer["visible"], json!(name != "two"));
+        }
+    }
+}
