@@ -27,6 +27,7 @@ mod order;
 mod panics;
 mod people;
 pub mod process;
+pub mod proof;
 mod verdict;
 mod wall;
 mod wire;

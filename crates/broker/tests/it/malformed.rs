@@ -1,14 +1,16 @@
-//! 100,000 malformed frames of every message type, while a neighbour exchanges messages undisturbed.
+//! T15: malformed frames of every message type, while neighbours exchange messages undisturbed (R12, websocket 1.1 ▶).
 //!
 //! Each frame starts as a valid one and is changed in one to three places: types, shapes, lengths, numbers, nesting, bytes. The
-//! broker must answer every one of them exactly once (a `client_ack` may go without), go on, and mix up nothing.
+//! broker must answer every one of them exactly once and in kind (a few are answered by nothing but a refusal), go on, and mix up
+//! nothing. `CLAUDEMESH_PROVE_T15` sets how many frames.
 
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use claudemesh_proto::ClientFrame;
-use claudemesh_testkit::{Member, Mesh, TestMesh, Wire, letter, merged};
+use claudemesh_testkit::{Member, Mesh, Setup, Wire, letter, merged, proof};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 const FRAMES: usize = 100_000;
@@ -16,6 +18,9 @@ const STRANGERS_FRAMES: usize = 4_000;
 const LINES: usize = 4;
 const BATCH: usize = 250;
 const SEED: u64 = 0x5eed_c1a0_de5e_ed00;
+
+/// What is answered only when it is refused.
+const SILENT: [&str; 6] = ["client_ack", "set_status", "set_summary", "set_stats", "join_group", "leave_group"];
 
 /// Xorshift: the same frames every time.
 struct Random(u64);
@@ -29,34 +34,93 @@ impl Random {
     }
 }
 
-/// A valid frame of each type.
-fn valid(mesh: &Mesh, (by, to): (&Member, &Member)) -> Vec<Value> {
-    let full = json!({
-        "client_message_id": "c-1", "request_fingerprint": "ab".repeat(32), "ext": {"a": [1, {"b": null}]}, "_reqId": "q",
-    });
-    let frames = vec![
-        by.hello(),
-        merged(by.cold(), json!({"groups": [{"name": "a", "role": "b"}], "displayName": "x", "model": "y"})),
-        by.session().hello(),
-        merged(letter(&to.key(), "text"), full),
-        json!({"type": "client_ack", "clientMessageId": "c-1", "brokerMessageId": "0".repeat(32)}),
-        json!({"type": "message_status", "messageId": "0000000100000000", "_reqId": "q"}),
-        json!({"type": "list_peers", "_reqId": "q"}),
-        json!({"type": "member_list", "_reqId": "q"}),
-        json!({"type": "invite_create", "token": mesh.token("member").1, "maxUses": 3, "_reqId": "q"}),
-        json!({"type": "invite_list", "_reqId": "q"}),
-        json!({"type": "invite_revoke", "id": "0".repeat(32), "_reqId": "q"}),
-    ];
+/// Who says malformed frames, who is written to, and who may be sent away.
+#[derive(Clone, Copy)]
+struct Cast<'a> {
+    pest: &'a Member,
+    sink: &'a Member,
+    outcast: &'a Member,
+}
+
+/// Valid frames of each type; handshakes stand first.
+fn valid(mesh: &Mesh, cast: Cast<'_>) -> Vec<Value> {
+    let mut frames = handshakes(cast.pest);
+    frames.extend(messages(cast));
+    frames.extend(about_oneself(cast));
+    frames.extend(about_others(mesh, cast));
     for kind in ClientFrame::TYPES {
         assert!(frames.iter().any(|frame| frame["type"] == *kind), "{kind} is missing here");
     }
     frames
 }
 
+fn handshakes(by: &Member) -> Vec<Value> {
+    let more = json!({"groups": [{"name": "a", "role": "b"}], "displayName": "x", "model": "y"});
+    vec![by.hello(), merged(by.cold(), more), by.session().hello()]
+}
+
+fn messages(cast: Cast<'_>) -> Vec<Value> {
+    let full = json!({
+        "client_message_id": "c-1", "request_fingerprint": "ab".repeat(32), "ext": {"a": [1, {"b": null}]},
+    });
+    let wide = |target: &str| letter(target, "text");
+    vec![
+        merged(letter(&cast.sink.key(), "text"), full),
+        wide("@nobodys/group"),
+        wide("*"),
+        wide("@all"),
+        wide("#topic"),
+        json!({"type": "client_ack", "clientMessageId": "c-1", "brokerMessageId": "0".repeat(32)}),
+        json!({"type": "message_status", "messageId": "0000000100000000"}),
+    ]
+}
+
+fn about_oneself(cast: Cast<'_>) -> Vec<Value> {
+    let capabilities = ["read", "dm", "broadcast", "state-read", "state-write", "file-read"];
+    vec![
+        json!({"type": "list_peers"}),
+        json!({"type": "set_status", "status": "working", "source": "manual"}),
+        json!({"type": "set_status", "status": "idle", "source": "jsonl"}),
+        json!({"type": "set_summary", "summary": "a line"}),
+        json!({"type": "set_visible", "visible": true}),
+        json!({"type": "set_profile", "avatar": "🐜", "title": "a", "bio": "b", "capabilities": ["c", "d"]}),
+        json!({"type": "set_stats", "stats": {
+            "messagesIn": 1, "messagesOut": 2, "toolCalls": 3, "uptime": 4.5, "errors": 5,
+        }}),
+        json!({"type": "join_group", "name": "a/b", "role": "c"}),
+        json!({"type": "leave_group", "name": "a/b"}),
+        json!({"type": "grant_set", "grants": {cast.sink.key(): capabilities, cast.outcast.key(): null}}),
+        json!({"type": "grant_list"}),
+    ]
+}
+
+fn about_others(mesh: &Mesh, cast: Cast<'_>) -> Vec<Value> {
+    let outcast = cast.outcast;
+    vec![
+        json!({"type": "member_list"}),
+        json!({"type": "member_update", "displayName": "x", "roleTag": "y", "messageMode": "push", "groups": [{"name": "a"}]}),
+        json!({"type": "member_update", "memberId": outcast.id, "role": "admin", "displayName": "z"}),
+        json!({"type": "kick", "target": outcast.key(), "stale": null, "all": null}),
+        json!({"type": "disconnect", "target": outcast.key(), "stale": null, "all": null}),
+        json!({"type": "ban", "target": outcast.key(), "reason": "because"}),
+        json!({"type": "unban", "target": outcast.key()}),
+        json!({"type": "list_bans"}),
+        json!({"type": "audit_query", "limit": 5, "offset": 1, "eventType": "message_sent"}),
+        json!({"type": "audit_verify"}),
+        json!({"type": "invite_create", "token": mesh.token("member").1, "maxUses": 3}),
+        json!({"type": "invite_list"}),
+        json!({"type": "invite_revoke", "id": "0".repeat(32)}),
+    ]
+}
+
 /// Something that belongs nowhere.
 fn junk(random: &mut Random) -> Value {
+    // Made of the parts themselves: `json!` would copy them at each level.
     let nested = |levels: usize| {
-        (0..levels).fold(json!(1), |inner, level| if level % 2 == 0 { json!([inner]) } else { json!({"a": inner}) })
+        (0..levels).fold(json!(1), |inner, level| match level % 2 {
+            0 => Value::Array(vec![inner]),
+            _ => Value::Object([("a".to_owned(), inner)].into_iter().collect()),
+        })
     };
     match random.below(22) {
         0 => Value::Null,
@@ -71,7 +135,7 @@ fn junk(random: &mut Random) -> Value {
         9 => json!("\u{0}"),
         10 => json!("\u{202E}\u{200B}\u{1F4A9}\u{E0041}"),
         11 => json!("'; drop table message; --"),
-        12 => json!("a".repeat(random.below(20_000))),
+        12 => json!("a".repeat(if random.below(100) == 0 { 70_000 } else { random.below(2_000) })),
         13 => json!("=".repeat(random.below(200))),
         14 => json!("g".repeat(64)),
         15 => json!([]),
@@ -112,15 +176,69 @@ fn change(value: &mut Value, random: &mut Random) {
     }
 }
 
-/// The bytes of a malformed frame.
-fn malformed(frames: &[Value], random: &mut Random) -> Vec<u8> {
-    let mut frame = frames[random.below(frames.len())].clone();
-    for _ in 0..=random.below(3) {
-        if frame.is_object() {
-            change(&mut frame, random);
+/// A malformed frame, and what its answer is known by.
+struct Malformed {
+    bytes: Vec<u8>,
+    request_id: String,
+    /// The type that its answer must suit, when that answer can be told apart from others.
+    answered: Option<String>,
+}
+
+impl Malformed {
+    fn new(frames: &[Value], random: &mut Random, number: usize) -> Self {
+        loop {
+            // Far from each other, so that no change makes one out of another.
+            let request_id = format!("q{:016x}", (number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            let mut frame = frames[random.below(frames.len())].clone();
+            frame["_reqId"] = json!(request_id);
+            for _ in 0..=random.below(3) {
+                if frame.is_object() {
+                    change(&mut frame, random);
+                }
+            }
+            if concerns_the_neighbours(&frame) {
+                continue;
+            }
+            let mut bytes = frame.to_string().into_bytes();
+            let read = if spoil(&mut bytes, random) { serde_json::from_slice(&bytes).ok() } else { Some(frame) };
+            let Some(frame) = read else { return Self { bytes, request_id, answered: None } };
+            if !concerns_the_neighbours(&frame) {
+                let is_known = frame["_reqId"] == *request_id && depth(&frame) <= 32;
+                let answered = is_known.then(|| frame["type"].as_str().unwrap_or_default().to_owned());
+                return Self { bytes, request_id, answered };
+            }
         }
     }
-    let mut bytes = frame.to_string().into_bytes();
+
+    /// Whether it may go without an answer.
+    fn is_silent(&self) -> bool {
+        let text = String::from_utf8_lossy(&self.bytes);
+        SILENT.iter().any(|kind| text.contains(kind))
+    }
+}
+
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
+/// What is valid after all, and is for everybody: it would rightly disturb the neighbours.
+fn concerns_the_neighbours(frame: &Value) -> bool {
+    match frame["type"].as_str() {
+        Some("send") => frame["targetSpec"].as_str().is_some_and(|target| {
+            let target = target.trim().to_lowercase();
+            target == "*" || target == "@all"
+        }),
+        Some("kick" | "disconnect") => frame["all"] == true || frame["stale"].is_number(),
+        _ => false,
+    }
+}
+
+/// Changes the bytes of a frame, two times in five; whether it did.
+fn spoil(bytes: &mut Vec<u8>, random: &mut Random) -> bool {
     match random.below(10) {
         0 => bytes.truncate(random.below(bytes.len())),
         1 => {
@@ -130,12 +248,11 @@ fn malformed(frames: &[Value], random: &mut Random) -> Vec<u8> {
         2 => bytes.extend(b"}]"),
         3 => {
             // Numbers that no type holds.
-            let text = String::from_utf8(bytes).unwrap().replacen(":\"", ":1e999,\"\":\"", 1);
-            bytes = text.into_bytes();
+            *bytes = String::from_utf8_lossy(bytes).replacen(":\"", ":1e999,\"\":\"", 1).into_bytes();
         }
-        _ => {}
+        _ => return false,
     }
-    bytes
+    true
 }
 
 async fn feed(wire: &mut Wire, bytes: &[u8]) {
@@ -145,15 +262,23 @@ async fn feed(wire: &mut Wire, bytes: &[u8]) {
     }
 }
 
-/// Says malformed frames on a connection that was let in, and counts the answers.
-async fn pester(mut wire: Wire, frames: Vec<Value>, (mut random, count): (Random, usize)) {
+/// Says malformed frames on a connection that was let in, and looks at every answer.
+async fn pester(
+    (mut wire, turns): (Wire, [Arc<Semaphore>; 2]),
+    frames: Vec<Value>,
+    (mut random, count): (Random, usize),
+) {
     for batch in 0..count / BATCH {
+        turns.iter().for_each(|turns| turns.add_permits(1));
         let (mut must, mut may) = (0, 0);
-        for _ in 0..BATCH {
-            let bytes = malformed(&frames, &mut random);
-            let is_ack = String::from_utf8_lossy(&bytes).contains("client_ack");
-            *(if is_ack { &mut may } else { &mut must }) += 1;
-            feed(&mut wire, &bytes).await;
+        let mut open = HashMap::new();
+        for number in 0..BATCH {
+            let said = Malformed::new(&frames, &mut random, batch * BATCH + number);
+            *(if said.is_silent() { &mut may } else { &mut must }) += 1;
+            feed(&mut wire, &said.bytes).await;
+            if let Some(kind) = said.answered {
+                open.insert(said.request_id, kind);
+            }
         }
         let last = format!("last of {batch}");
         wire.say(&json!({"type": "list_peers", "_reqId": last})).await;
@@ -164,22 +289,43 @@ async fn pester(mut wire: Wire, frames: Vec<Value>, (mut random, count): (Random
                 break;
             }
             answers += 1;
-            assert_ne!(answer["code"], "unavailable", "{answer}");
-            assert_ne!(answer["error"], "temporarily unavailable, try again", "{answer}");
-            assert_ne!(
-                answer["error"], "invalid: message cannot be stored",
-                "the database refused what the broker took: {answer}"
-            );
+            look_at(&answer, &mut open);
         }
-        assert!((must..=must + may).contains(&answers), "{answers} answers to {must} frames and {may} acks");
+        assert!(
+            (must..=must + may).contains(&answers),
+            "{answers} answers to {must} frames and {may} that may be silent"
+        );
+        let unanswered = open.values().find(|kind| !SILENT.contains(&kind.as_str()));
+        assert_eq!(unanswered, None, "a frame of this type had no answer, or one without its _reqId");
     }
+}
+
+/// An answer belongs to a frame that had none yet, and suits it: a `send` is always answered by an ack.
+fn look_at(answer: &Value, open: &mut HashMap<String, String>) {
+    let words = answer["message"].as_str().or(answer["error"].as_str()).unwrap_or_default();
+    assert_ne!(answer["code"], "unavailable", "{answer}");
+    assert_ne!(answer["code"], "internal", "{answer}");
+    assert_ne!(words, "temporarily unavailable, try again", "{answer}");
+    let is_refused_by_the_database = words == "invalid: message cannot be stored";
+    assert!(!is_refused_by_the_database, "the database refused what the broker took: {answer}");
+    let Some(kind) = answer["_reqId"].as_str().and_then(|id| open.remove(id)) else { return };
+    let suits = match (kind.as_str(), answer["type"].as_str().unwrap()) {
+        ("send", answer) => answer == "ack",
+        ("set_visible" | "set_profile", "ack") | (_, "error") => true,
+        ("list_peers", answer) => answer == "peers_list",
+        ("ban" | "unban" | "kick" | "disconnect", answer) => answer == format!("{kind}_ack"),
+        (kind, answer) => {
+            answer.starts_with(kind.trim_end_matches("_create").trim_end_matches("_query").trim_end_matches("e"))
+        }
+    };
+    assert!(suits && !(SILENT.contains(&kind.as_str()) && answer["type"] != "error"), "to {kind:?}: {answer}");
 }
 
 /// Says malformed handshakes as a stranger: each is answered, and some end the line.
 async fn knock(mesh_address: std::net::SocketAddr, frames: Vec<Value>, (mut random, count): (Random, usize)) {
     let mut wire = Wire::open(mesh_address).await;
-    for _ in 0..count {
-        feed(&mut wire, &malformed(&frames, &mut random)).await;
+    for number in 0..count {
+        feed(&mut wire, &Malformed::new(&frames, &mut random, number).bytes).await;
         wire.flush().await;
         let answer = wire.next().await;
         let stays = ["malformed", "invalid_argument", "no_hello"].iter().any(|code| answer["code"] == *code)
@@ -190,10 +336,11 @@ async fn knock(mesh_address: std::net::SocketAddr, frames: Vec<Value>, (mut rand
     }
 }
 
-/// Sends and receives until the others are done; how often.
-async fn exchange(mut from: Wire, mut to: Wire, (key, done): (String, Arc<AtomicBool>)) -> usize {
+/// Sends and receives once for every batch that somebody pesters with; how often.
+async fn exchange(mut from: Wire, mut to: Wire, (key, turns): (String, Arc<Semaphore>)) -> usize {
     let mut count = 0;
-    while !done.load(Ordering::Relaxed) {
+    while let Ok(turn) = turns.acquire().await {
+        turn.forget();
         from.deliver(&key, &count.to_string()).await;
         assert_eq!(to.receive().await, count.to_string());
         count += 1;
@@ -204,34 +351,37 @@ async fn exchange(mut from: Wire, mut to: Wire, (key, done): (String, Arc<Atomic
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_thousand_malformed_frames_disturb_nobody() {
-    let mesh = TestMesh::start().await;
+    let count = proof::size("T15", FRAMES);
+    // What the limit on requests refuses would never be looked at.
+    let mesh = Setup::sqlite().with(|config| config.request_rate_per_min = 0).start().await;
     let (one, ann, bob) = mesh.pair().await;
     let sink = mesh.join(&one, &ann, "Sink").await;
+    let outcast = mesh.join(&one, &ann, "Outcast").await;
     let (two, eve) = mesh.mesh("neighbours").await;
     let fay = mesh.join(&two, &eve, "Fay").await;
-    let done = Arc::new(AtomicBool::new(false));
+    let turns = [(); 2].map(|()| Arc::new(Semaphore::new(0)));
     let mut neighbours = JoinSet::new();
-    for (from, to) in [(&ann, &bob), (&eve, &fay)] {
+    for ((from, to), turns) in [(&ann, &bob), (&eve, &fay)].into_iter().zip(&turns) {
         let (from, to, key) = (mesh.connect(&from.hello()).await, mesh.connect(&to.hello()).await, to.key());
-        neighbours.spawn(exchange(from, to, (key, Arc::clone(&done))));
+        neighbours.spawn(exchange(from, to, (key, Arc::clone(turns))));
     }
     let pest = mesh.join(&one, &ann, "Pest").await;
     mesh.database.sql(&format!("update member set role = 'admin' where id = '{}'", pest.id)).await;
+    let cast = Cast { pest: &pest, sink: &sink, outcast: &outcast };
     let mut pests = JoinSet::new();
+    pests.spawn(knock(mesh.address, handshakes(&pest), (Random(SEED), STRANGERS_FRAMES.min(count / 10))));
+    let each = (count - STRANGERS_FRAMES.min(count / 10)).div_ceil(LINES).next_multiple_of(BATCH);
     for number in 0..LINES {
         let random = Random(SEED + u64::try_from(number).unwrap());
-        let frames = valid(&one, (&pest, &sink));
-        if number == 0 {
-            pests.spawn(knock(mesh.address, frames[..3].to_vec(), (Random(SEED), STRANGERS_FRAMES)));
-        }
         let wire = mesh.connect(&merged(pest.hello(), json!({"capabilities": ["quiet"]}))).await;
-        pests.spawn(pester(wire, frames, (random, (FRAMES - STRANGERS_FRAMES) / LINES)));
+        pests.spawn(pester((wire, turns.clone()), valid(&one, cast), (random, each)));
     }
     while let Some(pest) = pests.join_next().await {
         pest.unwrap();
     }
-    done.store(true, Ordering::Relaxed);
-    while let Some(count) = neighbours.join_next().await {
-        assert!(count.unwrap() > 100, "the neighbours had to wait");
+    turns.iter().for_each(|turns| turns.close());
+    while let Some(exchanged) = neighbours.join_next().await {
+        assert!(exchanged.unwrap() > LINES * each / BATCH / 2, "the neighbours had to wait");
     }
+    proof::held("T15", count, "malformed frames");
 }
