@@ -30,4 +30,6 @@ mod people;
 mod poison;
 mod sessions;
 mod standing;
+mod states;
 mod sweep;
+mod world;
