@@ -2,23 +2,19 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser as _;
 use claudemesh_broker::{Broker, Config};
-use claudemesh_keys::Identity;
 use claudemesh_store::DatabaseUrl;
-use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 use crate::clock::TestClock;
 use crate::database::{Kind, TestDatabase};
-use crate::http::{Answer, Request};
 use crate::panics;
-use crate::people::{Member, Mesh, merged, mesh_request};
-use crate::wire::{DEADLINE, Wire};
+use crate::site::Site;
+use crate::wire::DEADLINE;
 
 /// A broker that is about to start.
 #[derive(Debug)]
@@ -33,10 +29,7 @@ pub struct Setup {
 pub struct TestMesh {
     broker: Option<Broker>,
     config: Config,
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// The time that it sees.
-    pub clock: TestClock,
+    site: Site,
     /// Its database.
     pub database: TestDatabase,
     data_dir: TempDir,
@@ -80,7 +73,8 @@ impl Setup {
         config.data_dir.get_or_insert_with(|| data_dir.path().to_owned());
         config.database_url.get_or_insert_with(|| database.url());
         let (broker, address) = start(&config, &self.clock).await.expect("a broker that starts");
-        TestMesh { broker: Some(broker), config, address, clock: self.clock, database, data_dir }
+        let site = Site { address, clock: self.clock };
+        TestMesh { broker: Some(broker), config, site, database, data_dir }
     }
 }
 
@@ -106,69 +100,6 @@ impl TestMesh {
         self.broker.as_ref().expect("a broker that runs")
     }
 
-    /// Makes a mesh; its creator is an admin called Ann.
-    pub async fn mesh(&self, slug: &str) -> (Mesh, Member) {
-        let (owner, ann) = (Arc::new(Identity::generate().unwrap()), Arc::new(Identity::generate().unwrap()));
-        let request = mesh_request(slug, &owner, &ann, ("Ann", self.clock.tick()));
-        let answer = self.http(&Request::post("/v1/meshes", &request)).await;
-        assert_eq!(answer.status, 201, "{answer:?}");
-        let made = answer.json();
-        let id = made["mesh_id"].as_str().unwrap().to_owned();
-        let mesh = Mesh { id, slug: slug.to_owned(), owner, clock: self.clock.clone() };
-        let ann = mesh.member(&made["member_id"], ann);
-        (mesh, ann)
-    }
-
-    /// Invites somebody and lets them join.
-    pub async fn join(&self, mesh: &Mesh, by: &Member, name: &str) -> Member {
-        let (payload, token) = mesh.token("member");
-        let mut wire = self.connect(&merged(by.hello(), json!({"capabilities": ["quiet"]}))).await;
-        let created = wire.ask(json!({"type": "invite_create", "token": token})).await;
-        assert_eq!(created["type"], "invite_created", "{created}");
-        wire.close(1000).await;
-        let identity = Arc::new(Identity::generate().unwrap());
-        let answer = self.redeem(&payload, &token, (&identity.public().to_string(), name)).await;
-        mesh.member(&answer.json()["memberId"], identity)
-    }
-
-    /// A mesh with two members.
-    pub async fn pair(&self) -> (Mesh, Member, Member) {
-        let (mesh, ann) = self.mesh("pair").await;
-        let bob = self.join(&mesh, &ann, "Bob").await;
-        (mesh, ann, bob)
-    }
-
-    /// `POST /join`.
-    pub async fn redeem(&self, payload: &Value, token: &str, (key, name): (&str, &str)) -> Answer {
-        let body = json!({"invite_token": token, "invite_payload": payload, "peer_pubkey": key, "display_name": name});
-        self.http(&Request::post("/join", &body)).await
-    }
-
-    /// Sends an HTTP request.
-    pub async fn http(&self, request: &Request) -> Answer {
-        request.send(self.address).await
-    }
-
-    /// Opens a connection by a handshake that must be accepted.
-    pub async fn connect(&self, hello: &Value) -> Wire {
-        let mut wire = Wire::open(self.address).await;
-        wire.greet(hello).await;
-        wire
-    }
-
-    /// How a handshake is refused: code, message, close code, close reason.
-    pub async fn refusal(&self, hello: &Value) -> (String, String, u16, String) {
-        let mut wire = Wire::open(self.address).await;
-        wire.say(hello).await;
-        wire.refusal().await
-    }
-
-    /// One value of `/metrics`, by its name with labels.
-    pub async fn metric(&self, name: &str) -> Option<u64> {
-        let page = self.http(&Request::get("/metrics")).await.body;
-        page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
-    }
-
     /// Stops the broker as SIGTERM does, and starts it again on the same data.
     pub async fn restart(&mut self) {
         self.stop().await;
@@ -184,7 +115,7 @@ impl TestMesh {
     /// Starts it again on the same data.
     pub async fn resume(&mut self) {
         let (broker, address) = start(&self.config, &self.clock).await.expect("a broker that starts again");
-        (self.broker, self.address) = (Some(broker), address);
+        (self.broker, self.site.address) = (Some(broker), address);
     }
 
     /// Tries to start a broker with a configuration of a test's own; why it did not start.
@@ -195,6 +126,14 @@ impl TestMesh {
             Ok(_) => panic!("it started"),
             Err(error) => format!("{error:#}"),
         }
+    }
+}
+
+impl std::ops::Deref for TestMesh {
+    type Target = Site;
+
+    fn deref(&self) -> &Site {
+        &self.site
     }
 }
 

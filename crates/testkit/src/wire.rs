@@ -1,7 +1,7 @@
 //! A WebSocket in a test's hand. It knows JSON and nothing of our types, so that a mistake in them shows.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -32,6 +32,8 @@ pub struct Wire {
     kept: VecDeque<Value>,
     /// System events, which come at any time and are looked at only by who asks for them.
     events: VecDeque<Value>,
+    /// All that came, while somebody wants to see it.
+    heard: Option<String>,
     /// The `hello_ack`, once there was one.
     pub greeting: Value,
 }
@@ -56,6 +58,14 @@ impl Wire {
         Self::over(TcpStream::connect(address).await.unwrap(), address, headers).await
     }
 
+    /// Opens one from an address of this machine; the HTTP status when it was refused, or nothing when the line was cut.
+    pub async fn open_from(source: IpAddr, address: SocketAddr) -> Result<Self, Option<u16>> {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((source, 0).into()).unwrap();
+        let stream = timeout(DEADLINE, socket.connect(address)).await.expect("a line in time").map_err(|_| None)?;
+        Self::try_over(stream, address, &[]).await
+    }
+
     /// Opens one whose system takes in little, so that a reader who stops is felt soon.
     pub async fn open_narrow(address: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
@@ -64,6 +74,11 @@ impl Wire {
     }
 
     async fn over(stream: TcpStream, address: SocketAddr, headers: &[(&str, &str)]) -> Result<Self, u16> {
+        let tried = Self::try_over(stream, address, headers).await;
+        tried.map_err(|status| status.expect("a WebSocket, or a status"))
+    }
+
+    async fn try_over(stream: TcpStream, address: SocketAddr, headers: &[(&str, &str)]) -> Result<Self, Option<u16>> {
         stream.set_nodelay(true).unwrap();
         let mut request = format!("ws://{address}/ws").into_client_request().unwrap();
         for (name, value) in headers {
@@ -73,10 +88,11 @@ impl Wire {
         let opening = timeout(DEADLINE, tokio_tungstenite::client_async(request, stream));
         match opening.await.expect("a WebSocket in time") {
             Ok((socket, _)) => {
-                Ok(Self { socket, kept: VecDeque::new(), events: VecDeque::new(), greeting: Value::Null })
+                let (kept, events) = (VecDeque::new(), VecDeque::new());
+                Ok(Self { socket, kept, events, heard: None, greeting: Value::Null })
             }
-            Err(Error::Http(response)) => Err(response.status().as_u16()),
-            Err(error) => panic!("no WebSocket: {error}"),
+            Err(Error::Http(response)) => Err(Some(response.status().as_u16())),
+            Err(_) => Err(None),
         }
     }
 
@@ -327,6 +343,16 @@ impl Wire {
         while let Next::Frame(_) = self.read("the end").await {}
     }
 
+    /// From now on keeps all that comes, for [`Wire::heard`].
+    pub fn listen(&mut self) {
+        self.heard.get_or_insert_default();
+    }
+
+    /// All that came since [`Wire::listen`] or since this was last asked, byte for byte.
+    pub fn heard(&mut self) -> String {
+        self.heard.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
     /// Waits until something has come that nobody has read.
     pub async fn unread(&self) {
         timeout(DEADLINE, self.socket.get_ref().readable()).await.expect("something comes").unwrap();
@@ -344,6 +370,13 @@ impl Wire {
         }
     }
 
+    fn hear(&mut self, text: &str) {
+        if let Some(heard) = &mut self.heard {
+            heard.push_str(text);
+            heard.push('\n');
+        }
+    }
+
     async fn read(&mut self, what: &str) -> Next {
         loop {
             let Ok(message) = timeout(DEADLINE, self.socket.next()).await else {
@@ -351,6 +384,7 @@ impl Wire {
             };
             return match message {
                 Some(Ok(Message::Text(text))) => {
+                    self.hear(&text);
                     let frame: Value = serde_json::from_str(&text).expect("a frame of JSON");
                     if frame["subtype"] == "system" {
                         self.events.push_back(frame);
@@ -359,6 +393,7 @@ impl Wire {
                     Next::Frame(frame)
                 }
                 Some(Ok(Message::Close(close))) => {
+                    self.hear(close.as_ref().map_or("", |close| close.reason.as_str()));
                     Next::Close(close.map(|close| (close.code.into(), close.reason.to_string())))
                 }
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,

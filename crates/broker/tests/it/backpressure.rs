@@ -1,9 +1,12 @@
-//! D11: who does not read is dropped, loses nothing, and holds up nobody.
+//! D11 and T13: who does not read is dropped, loses nothing, and holds up nobody.
 
 use std::time::Duration;
 
-use claudemesh_testkit::{Setup, TestMesh, Wire, eventually, letter, merged};
+use claudemesh_testkit::{DEADLINE, Member, Setup, TestMesh, Wire, eventually, letter, merged, proof};
 use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
 
 fn impatient() -> Setup {
     Setup::sqlite().with(|config| config.write_timeout = Duration::from_millis(500))
@@ -110,4 +113,87 @@ async fn a_sender_that_reads_no_acks_has_all_it_sent_stored() {
         assert_eq!(receiver.receive().await, number.to_string());
     }
     drop(sender);
+}
+
+/// How many members read, and how many of them stop.
+const READERS: usize = 12;
+const STUCK: usize = READERS / 4;
+
+/// A reader has a message.
+struct Heard {
+    number: usize,
+    at: Instant,
+}
+
+/// T13, D11: a quarter of the readers stop reading, come back and stop again, for `CLAUDEMESH_PROVE_T13` seconds. Nobody else waits
+/// for them, each is dropped, and each finds all that was sent meanwhile, in order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quarter_of_the_readers_stops_and_nobody_waits_for_them() {
+    let seconds = proof::size("T13", 8);
+    let mesh = impatient().with(|config| config.ping_every = Duration::from_millis(300)).start().await;
+    let (team, ann) = mesh.mesh("crowd").await;
+    let mut members = Vec::new();
+    for number in 0..READERS {
+        members.push(mesh.join(&team, &ann, &format!("Reader {number}")).await);
+    }
+    let (stuck, live) = members.split_at(STUCK);
+    let mut sender = mesh.connect(&ann.hello()).await;
+    let (said, mut heard) = mpsc::unbounded_channel();
+    let mut readers = JoinSet::new();
+    for member in live {
+        readers.spawn(read_on(mesh.connect(&member.hello()).await, said.clone()));
+    }
+    let open = u64::try_from(live.len() + 1).unwrap();
+    let started = Instant::now();
+    let (mut number, mut slowest) = (0, Duration::ZERO);
+    while started.elapsed() < Duration::from_secs(u64::try_from(seconds).unwrap()) {
+        let mut sleepers = Vec::new();
+        for member in stuck {
+            let mut wire = Wire::open_narrow(mesh.address).await;
+            wire.greet(&member.hello()).await;
+            sleepers.push(wire);
+        }
+        let first = number;
+        let asleep = Instant::now();
+        while mesh.metric("broker_connections_active").await != Some(open) {
+            assert!(asleep.elapsed() < DEADLINE, "those who do not read stay");
+            // One time for all, one time each.
+            let targets =
+                if number % 2 == 0 { vec!["*".to_owned()] } else { members.iter().map(Member::key).collect() };
+            let sent = Instant::now();
+            for target in targets {
+                sender.deliver(&target, &format!("{number}:{}", "x".repeat(16_000))).await;
+            }
+            for _ in live {
+                let next = timeout(DEADLINE, heard.recv()).await.expect("a reader waits").unwrap();
+                assert_eq!(next.number, number, "out of order, twice, or not at all");
+                slowest = slowest.max(next.at.duration_since(sent));
+            }
+            number += 1;
+        }
+        for mut sleeper in sleepers {
+            let end = sleeper.ack_or_close().await.expect_err("no ack comes");
+            assert!(end.as_ref().is_none_or(|(code, _)| *code == 1013), "{end:?}");
+        }
+        for member in stuck {
+            let mut back = mesh.connect(&member.hello()).await;
+            for expected in first..number {
+                assert!(back.receive().await.starts_with(&format!("{expected}:")));
+            }
+            back.nothing_else().await;
+            back.close(1000).await;
+        }
+    }
+    assert!(slowest < Duration::from_secs(10), "somebody waited {slowest:?} for a reader that slept");
+    readers.abort_all();
+    proof::held("T13", number, &format!("rounds beside readers that had stopped; the slowest took {slowest:.1?}"));
+}
+
+/// Receives, acknowledges and reports, as fast as it can.
+async fn read_on(mut wire: Wire, said: mpsc::UnboundedSender<Heard>) {
+    loop {
+        let text = wire.receive().await;
+        let number = text.split(':').next().unwrap().parse().unwrap();
+        said.send(Heard { number, at: Instant::now() }).unwrap();
+    }
 }

@@ -16,6 +16,7 @@ fn large() -> World {
 
 /// D2, D3, D4, D10: claims, leases, acks and releases of two brokers, each of which may be killed or frozen.
 #[test]
+#[expect(clippy::print_stdout, reason = "`cargo xtask prove` reads how many states there were")]
 fn no_order_of_events_breaks_a_promise() {
     let most = std::env::var("CLAUDEMESH_PROVE_T2").ok().map(|text| text.parse::<usize>().expect("a number of states"));
     let is_large = most.is_some_and(|most| most >= 1_000_000);
