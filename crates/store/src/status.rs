@@ -1,6 +1,6 @@
 //! What became of a message.
 
-use claudemesh_proto::{DeliveryState, DisplayName, MemberId, MeshId, MessageId, PublicKey, Timestamp};
+use claudemesh_proto::{DeliveryState, DisplayName, MemberId, MeshId, MessageId, Priority, PublicKey, Timestamp};
 
 use crate::Store;
 use crate::delivery::HEARTBEAT_TIMEOUT;
@@ -17,6 +17,8 @@ pub struct Path {
     pub sender_member_id: MemberId,
     /// Whom it was addressed to.
     pub target_spec: String,
+    /// How urgent it is.
+    pub priority: Priority,
     /// One step per recipient.
     pub steps: Vec<Step>,
 }
@@ -42,7 +44,7 @@ impl Store {
     /// The message of the mesh whose id starts with `prefix` (eight characters or more name at most one).
     pub async fn message_path(&self, mesh_id: &MeshId, prefix: &str) -> Result<Option<Path>, StoreError> {
         const MESSAGE: Sql =
-            sql!("select id, sender_member_id, target_spec from message where mesh_id = $1 and seq = $2");
+            sql!("select id, sender_member_id, target_spec, priority from message where mesh_id = $1 and seq = $2");
         const STEPS: Sql = sql!(
             "select d.recipient, d.member_id, m.display_name, m.peer_pubkey, d.state, d.ended_at, \
              case when d.claim_until > $3 and exists (select 1 from node n where n.incarnation = d.claim_incarnation \
@@ -84,6 +86,7 @@ impl Store {
             message_id,
             sender_member_id: message.parsed(1)?,
             target_spec: message.text(2)?,
+            priority: message.parsed(3)?,
             steps: steps.collect::<sqlx::Result<_>>()?,
         }))
     }

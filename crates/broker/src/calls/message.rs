@@ -139,17 +139,18 @@ pub(crate) async fn status(app: &App, live: &Live, request: MessageStatus) -> Re
     if !concerns && !member::is_admin(app, live).await? {
         return Err(not_found());
     }
+    let urgency = path.priority;
     let delivered = path.steps.iter().all(|step| step.state == DeliveryState::Delivered);
     Ok(BrokerFrame::MessageStatusResult(MessageStatusResult {
         message_id: request.message_id,
         target_spec: path.target_spec,
         delivered,
         delivered_at: path.steps.iter().filter_map(|step| step.ended_at).max().filter(|_| delivered),
-        recipients: path.steps.iter().map(|step| delivery(app, live, step)).collect(),
+        recipients: path.steps.iter().map(|step| delivery(app, live, step, urgency)).collect(),
     }))
 }
 
-fn delivery(app: &App, live: &Live, step: &Step) -> Delivery {
+fn delivery(app: &App, live: &Live, step: &Step, urgency: Priority) -> Delivery {
     let status = match step.state {
         DeliveryState::Delivered => RecipientStatus::Delivered,
         _ if app.hub.is_draining(&live.mesh_id, &step.recipient) => RecipientStatus::Held,
@@ -159,5 +160,9 @@ fn delivery(app: &App, live: &Live, step: &Step) -> Delivery {
         Recipient::Session(key) => key,
         Recipient::Member(_) => step.member_pubkey,
     };
-    Delivery { name: step.display_name.to_string(), pubkey, status, state: step.state }
+    let waits_for_rest = step.state == DeliveryState::Queued
+        && urgency != Priority::Now
+        && app.hub.is_busy(&live.mesh_id, &step.recipient);
+    let state = if waits_for_rest { DeliveryState::Held } else { step.state };
+    Delivery { name: step.display_name.to_string(), pubkey, status, state }
 }

@@ -177,6 +177,11 @@ impl Hub {
         self.rooms().get(mesh).is_some_and(|room| room.is_draining(recipient))
     }
 
+    /// Whether the connection that takes the recipient's mail takes only what is urgent.
+    pub(crate) fn is_busy(&self, mesh: &MeshId, recipient: &Recipient) -> bool {
+        self.rooms().get(mesh).is_some_and(|room| room.is_busy(recipient))
+    }
+
     /// Every presence of the mesh as a member sees it: sessions first, then by the time they connected.
     pub(crate) fn peers(&self, mesh: &MeshId, viewer: &MemberId) -> Vec<Peer> {
         let mut rooms = self.rooms();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use claudemesh_proto::presence::{Peer, PeerRole};
-use claudemesh_proto::{ConnectionId, MemberId, PresenceId, PublicKey, Timestamp};
+use claudemesh_proto::{ConnectionId, MemberId, PresenceId, PublicKey, Status, Timestamp};
 use claudemesh_store::Recipient;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
@@ -262,9 +262,17 @@ impl Room {
     }
 
     pub(super) fn is_draining(&self, recipient: &Recipient) -> bool {
+        self.drain(recipient).is_some()
+    }
+
+    pub(super) fn is_busy(&self, recipient: &Recipient) -> bool {
+        self.drain(recipient).is_some_and(|occupant| occupant.presence.peer.status != Status::Idle)
+    }
+
+    fn drain(&self, recipient: &Recipient) -> Option<&Occupant> {
         match recipient {
-            Recipient::Member(member) => self.claimant(member).is_some(),
-            Recipient::Session(key) => self.session_claimant(key).is_some(),
+            Recipient::Member(member) => self.claimant(member),
+            Recipient::Session(key) => self.session_claimant(key),
         }
     }
 

@@ -1,6 +1,6 @@
 //! `message_status`: the path of a message, to whom it concerns.
 
-use claudemesh_testkit::{Setup, Wire, merged};
+use claudemesh_testkit::{Setup, Wire, eventually, merged};
 use serde_json::{Value, json};
 
 use crate::greeting::shape;
@@ -9,6 +9,7 @@ on_both!(
     the_sender_the_recipient_and_admins_see_the_path_and_nobody_else,
     the_state_follows_the_message,
     a_prefix_of_eight_names_one_message,
+    what_waits_for_a_busy_recipient_is_held,
 );
 
 async fn ask(wire: &mut Wire, id: &str) -> Value {
@@ -103,4 +104,26 @@ async fn a_prefix_of_eight_names_one_message(setup: Setup) {
         let error = sender.ask(json!({"type": "message_status", "messageId": value})).await;
         assert!(error["message"].as_str().unwrap().starts_with("messageId "), "{error}");
     }
+}
+
+/// delivery.md section 3: what waits for a busy recipient is `held`, and is handed over when it is idle again.
+async fn what_waits_for_a_busy_recipient_is_held(setup: Setup) {
+    let mesh = setup.start().await;
+    let (_, ann, bob) = mesh.pair().await;
+    let mut sender = mesh.connect(&ann.hello()).await;
+    let mut busy = mesh.connect(&bob.session().hello()).await;
+    busy.say(&json!({"type": "set_status", "status": "dnd"})).await;
+    busy.fence().await;
+    let held = sender.deliver(&bob.key(), "later").await;
+    let fields = json!({"priority": "now"});
+    let urgent = sender.send_with(&bob.key(), "at once", fields).await["messageId"].as_str().unwrap().to_owned();
+    assert_eq!(busy.receive().await, "at once");
+    busy.fence().await;
+    let state = |status: Value| (status["recipients"][0]["state"].clone(), status["recipients"][0]["status"].clone());
+    assert_eq!(state(ask(&mut sender, &held).await), (json!("held"), json!("held")));
+    eventually("it has the urgent one", async || ask(&mut sender, &urgent).await["delivered"] == true).await;
+    busy.nothing_else().await;
+    busy.say(&json!({"type": "set_status", "status": "idle"})).await;
+    assert_eq!(busy.receive().await, "later");
+    eventually("it has the other one", async || ask(&mut sender, &held).await["delivered"] == true).await;
 }
