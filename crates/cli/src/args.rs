@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, value_parser};
+use clap::{ArgAction, Args, Parser, Subcommand, value_parser};
 use claudemesh_client::BrokerUrl;
 use claudemesh_proto::message::Invalid;
-use claudemesh_proto::{DisplayName, MemberRole, Priority, Slug};
+use claudemesh_proto::presence::{BadStatus, StatusSource};
+use claudemesh_proto::{DisplayName, MemberRole, Priority, Slug, Status};
 
 use crate::exit::Exit;
 
@@ -34,8 +35,11 @@ pub(crate) enum Verb {
     Leave(Leave),
     /// List who is here now, besides this command
     #[command(after_help = "JSON: {peers: [{pubkey, memberPubkey, displayName, status, summary, groups, sessionId, \
-        connectedAt, cwd, peerRole, hostname?, peerType?, channel?, model?}]}")]
+        connectedAt, cwd, peerRole, hostname?, peerType?, channel?, model?, stats?, visible?, profile?}]}")]
     Peers,
+    SetStatus(SetStatus),
+    Summary(Summary),
+    Visible(Visible),
     /// List who belongs to the mesh
     #[command(after_help = "JSON: {members: [{memberId, pubkey, displayName, role, joinedAt, online}]}")]
     Members,
@@ -43,6 +47,17 @@ pub(crate) enum Verb {
     Inbox(Inbox),
     MsgStatus(MsgStatus),
     Verify(Verify),
+}
+
+/// What is said about verbs that say something of a session.
+macro_rules! of_session {
+    ($words:literal, $json:literal) => {
+        concat!(
+            $words,
+            "It is said of the session that this command runs in (CLAUDEMESH_SESSION_ID), else of all that you have here.\n\nJSON: ",
+            $json
+        )
+    };
 }
 
 #[derive(Debug, Args)]
@@ -133,6 +148,43 @@ pub(crate) struct Leave {
     pub(crate) force: bool,
 }
 
+/// Say how busy you are
+#[derive(Debug, Args)]
+#[command(after_help = of_session!(
+    "In idle every message comes, in working and dnd only what was sent with --priority now; the rest is held until idle. \
+     Nothing but another set-status ends dnd. ",
+    "{status: \"idle\"|\"working\"|\"dnd\"}"
+))]
+pub(crate) struct SetStatus {
+    /// idle, working or dnd
+    #[arg(value_parser = status)]
+    pub(crate) status: Status,
+    /// Where it is known from: manual is somebody's word, jsonl was inferred from a transcript
+    #[arg(long, default_value = "manual", value_parser = source)]
+    pub(crate) source: StatusSource,
+}
+
+/// Say what you work on
+#[derive(Debug, Args)]
+#[command(after_help = of_session!("", "{summary}"))]
+pub(crate) struct Summary {
+    /// One line, 512 characters at most; "" takes it back
+    #[arg(required = true)]
+    pub(crate) text: Vec<String>,
+}
+
+/// Show yourself to others, or hide
+#[derive(Debug, Args)]
+#[command(after_help = of_session!(
+    "Who hides is in nobody else's list of peers; direct messages come as before. ",
+    "{visible: true|false}"
+))]
+pub(crate) struct Visible {
+    /// on or off
+    #[arg(value_parser = switch, action = ArgAction::Set)]
+    pub(crate) visible: bool,
+}
+
 /// Send a message, sealed for its recipient alone
 #[derive(Debug, Args)]
 #[command(
@@ -202,6 +254,26 @@ impl NewInvite {
 
 fn priority(text: &str) -> Result<Priority, &'static str> {
     text.parse().map_err(|invalid: Invalid| invalid.why)
+}
+
+fn status(text: &str) -> Result<Status, BadStatus> {
+    text.parse()
+}
+
+fn source(text: &str) -> Result<StatusSource, &'static str> {
+    match text {
+        "manual" => Ok(StatusSource::Manual),
+        "jsonl" => Ok(StatusSource::Jsonl),
+        _ => Err("must be manual or jsonl"),
+    }
+}
+
+fn switch(text: &str) -> Result<bool, &'static str> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("must be on or off"),
+    }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -1,5 +1,7 @@
 //! What every verb needs.
 
+use std::env;
+
 use claudemesh_client::{Config, Dial, Home, Line, Membership};
 use claudemesh_proto::hello::QUIET;
 
@@ -34,7 +36,25 @@ impl Context {
         mesh: &Membership,
         talk: impl AsyncFnOnce(&mut Line) -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
-        let mut line = Line::open(Dial::member(mesh, QUIET)?).await?;
+        Self::on(Dial::member(mesh, QUIET)?, talk).await
+    }
+
+    /// The same in the name of the session that this command runs in, where there is one: what is said is said of that session,
+    /// else of all that its member has here.
+    pub(crate) async fn on_line_of_session<T>(
+        &self,
+        mesh: &Membership,
+        talk: impl AsyncFnOnce(&mut Line) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let mut dial = Dial::member(mesh, QUIET)?;
+        if let Some(session) = env::var("CLAUDEMESH_SESSION_ID").ok().filter(|id| !id.is_empty()) {
+            dial.place.session_id = session;
+        }
+        Self::on(dial, talk).await
+    }
+
+    async fn on<T>(dial: Dial, talk: impl AsyncFnOnce(&mut Line) -> anyhow::Result<T>) -> anyhow::Result<T> {
+        let mut line = Line::open(dial).await?;
         let outcome = talk(&mut line).await;
         line.close().await;
         outcome

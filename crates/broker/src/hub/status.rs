@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     const FRESH: Duration = Duration::from_secs(30);
-    const TTL: Duration = Duration::from_secs(60);
+    const TTL: Duration = Duration::from_mins(1);
 
     fn said(status: Status, source: StatusSource, seconds: i64) -> Reported {
         Reported { status, source, at: Timestamp::from_millis(seconds * 1000) }

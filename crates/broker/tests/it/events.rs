@@ -104,7 +104,7 @@ async fn who_comes_back_within_the_grace_was_never_gone() {
         let first = mesh.connect(&hello()).await;
         watcher.events().await;
         goes(&mesh, first, 1).await;
-        mesh.clock.pass(Duration::from_secs(60));
+        mesh.clock.pass(Duration::from_mins(1));
         let second = mesh.connect(&hello()).await;
         let third = mesh.connect(&hello()).await;
         drop(second);

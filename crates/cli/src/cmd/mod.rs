@@ -10,7 +10,10 @@ mod members;
 mod msg_status;
 mod peers;
 mod send;
+mod set_status;
+mod summary;
 mod verify;
+mod visible;
 
 use crate::args::Verb;
 use crate::context::Context;
@@ -29,6 +32,9 @@ pub(crate) async fn run(context: &mut Context, verb: Verb) -> anyhow::Result<()>
         Verb::List => list::run(context),
         Verb::Leave(asked) => leave::run(context, &asked),
         Verb::Peers => peers::run(context).await,
+        Verb::SetStatus(asked) => set_status::run(context, &asked).await,
+        Verb::Summary(asked) => summary::run(context, &asked).await,
+        Verb::Visible(asked) => visible::run(context, &asked).await,
         Verb::Members => members::run(context).await,
         Verb::Send(asked) => send::run(context, asked).await,
         Verb::Inbox(asked) => inbox::run(context, &asked).await,

@@ -18,7 +18,7 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     let peers = peers.await?;
     context.output.data(&json!({ "peers": peers }), |output| {
         let rows: Vec<_> = peers.iter().map(row).collect();
-        table(output, &["NAME", "STATUS", "KIND", "HOST", "KEY", "WORKING ON"], &rows)
+        table(output, &["NAME", "STATUS", "KIND", "HOST", "GROUPS", "KEY", "WORKING ON"], &rows)
     })?;
     if peers.is_empty() {
         context.output.notice("Nobody else is here. claudemesh members shows who may come.");
@@ -32,12 +32,15 @@ fn row(peer: &Peer) -> Vec<String> {
         PeerRole::ControlPlane => peer.channel.as_deref().unwrap_or("-"),
     };
     let host = peer.hostname.as_deref().unwrap_or("-");
+    let groups: Vec<_> = peer.groups.iter().map(|group| one_line(&group.name)).collect();
+    let hidden = if peer.visible == Some(false) { " (hidden)" } else { "" };
     let summary = peer.summary.as_deref().unwrap_or_default();
     vec![
         peer.display_name.to_string(),
-        peer.status.as_str().to_owned(),
+        format!("{}{hidden}", peer.status.as_str()),
         one_line(kind),
         one_line(host),
+        groups.join(", "),
         key_prefix(&peer.pubkey),
         one_line(summary),
     ]

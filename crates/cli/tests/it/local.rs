@@ -86,6 +86,9 @@ fn without_a_mesh_every_verb_says_how_to_get_one() {
     let user = User::new();
     for line in [
         vec!["peers"],
+        vec!["set-status", "idle"],
+        vec!["summary", "tests"],
+        vec!["visible", "on"],
         vec!["members"],
         vec!["send", "bob", "hi"],
         vec!["inbox"],

@@ -265,6 +265,33 @@ fn members_and_peers_are_listed() {
     assert!(peers["peers"].as_array().unwrap().iter().all(|peer| peer["channel"] == "claudemesh-cli"), "{peers}");
 }
 
+#[test]
+fn what_is_said_of_oneself_is_seen_by_others() {
+    let team = Team::new();
+    let mut waiting = Waiting::start(&team.anna);
+    team.ben.json_one(&["send", "Anna", "are you there?"]);
+    waiting.next();
+    let seen = || team.ben.json_one(&["peers"])["peers"].as_array().unwrap().clone();
+    for status in ["working", "dnd", "idle"] {
+        assert_eq!(team.anna.json_one(&["set-status", status]), serde_json::json!({"status": status}));
+        assert_eq!(text(&seen()[0]["status"]), status);
+    }
+    assert_eq!(team.anna.json_one(&["summary", "the", "build"]), serde_json::json!({"summary": "the build"}));
+    assert_eq!(text(&seen()[0]["summary"]), "the build");
+    let table = team.ben.run(&["peers"]).stdout;
+    assert!(table.contains("WORKING ON") && table.contains("idle") && table.contains("the build"), "{table}");
+    team.anna.json_one(&["summary", ""]);
+    assert!(seen()[0]["summary"].is_null());
+    assert_eq!(team.anna.json_one(&["visible", "off"]), serde_json::json!({"visible": false}));
+    assert!(seen().is_empty());
+    assert!(team.anna.run(&["peers"]).stdout.contains("(hidden)"));
+    team.anna.json_one(&["visible", "on"]);
+    assert_eq!(seen().len(), 1);
+    for line in [["set-status", "away"], ["visible", "maybe"], ["set-status", "--source=hook"]] {
+        assert_eq!(team.anna.run(&line).code, 3, "{line:?}");
+    }
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_message_whose_answer_cannot_be_printed_is_said_to_be_sent() {

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use claudemesh_proto::hello::HelloAck;
 use claudemesh_proto::message::{Ack, ClientAck, Push, Send};
+use claudemesh_proto::presence::SetProfile;
 use claudemesh_proto::{Addressed, BrokerFrame, ClientFrame};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -121,6 +122,27 @@ impl Connection {
         match self.within("answer", answer).await?? {
             BrokerFrame::Error(refusal) => Err(Error::refused(&refusal)),
             frame => Ok(frame),
+        }
+    }
+
+    /// Says something that has no answer unless it is refused, and waits until the broker has taken it in.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when it was, [`Error::TimedOut`] after 10 s, [`Error::Ended`] when the connection is over.
+    pub async fn tell(&self, frame: ClientFrame) -> Result<()> {
+        let (id, mut answer) = self.waiting.answer()?;
+        self.say(Addressed { frame, request_id: Some(id.to_string()) }.to_json()).await?;
+        // The broker answers in order, and acknowledges a profile that changes nothing.
+        let (id, ack) = self.waiting.ack()?;
+        let fence = ClientFrame::SetProfile(SetProfile::default());
+        self.say(Addressed { frame: fence, request_id: Some(id.to_string()) }.to_json()).await?;
+        let told = self.within("ack", ack).await;
+        let refusal = answer.try_recv();
+        drop(answer);
+        self.waiting.forget_abandoned();
+        match refusal {
+            Ok(Ok(BrokerFrame::Error(refusal))) => Err(Error::refused(&refusal)),
+            _ => told.map(drop),
         }
     }
 

@@ -98,8 +98,8 @@ impl Waiting {
         }
     }
 
-    /// Frees the places of those who gave up. A wait that ends by time is rare, so this may look at them all.
-    fn forget_abandoned(&self) {
+    /// Frees the places of those who gave up. That is rare, so this may look at them all.
+    pub(super) fn forget_abandoned(&self) {
         let mut state = self.lock();
         state.acks.retain(|_, waiter| !waiter.is_closed());
         state.answers.retain(|_, waiter| !waiter.is_closed());
