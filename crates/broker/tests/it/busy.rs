@@ -109,7 +109,7 @@ async fn who_is_busy_is_handed_only_what_is_urgent_and_the_rest_when_idle(setup:
     assert!(mesh.metric("broker_ttl_sweeps_total").await.unwrap() > 0);
 }
 
-/// websocket 5.4: dnd does not end by itself.
+/// websocket 5.3 ▶, 5.4: without a fresh word the last one holds, and only working has a time. Dnd does not end by itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sweep_ends_working_and_leaves_dnd() {
     let mesh = TestMesh::start().await;
@@ -240,6 +240,36 @@ async fn what_a_command_says_reaches_the_session_it_stands_for() {
         let mut back = mesh.connect(&merged(bob.cold(), named("elsewhere"))).await;
         back.say(&json!({"type": "set_status", "status": "idle"})).await;
         back.close(1000).await;
+    }
+}
+
+/// websocket 1.1 ▶: what was said before a Close is processed, whether or not anybody waits for the answer to the Close.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_command_says_before_it_closes_is_done() {
+    let mesh = TestMesh::start().await;
+    let (_, ann) = mesh.mesh("hasty").await;
+    let hello = ann.session().hello();
+    let mut session = mesh.connect(&hello).await;
+    for (round, status) in ["working", "dnd", "idle"].into_iter().enumerate() {
+        let mut command = mesh.connect(&ann.cold()).await;
+        for number in 0..40 {
+            command.feed(&json!({"type": "set_summary", "summary": format!("{round}.{number}")})).await;
+        }
+        command.feed(&json!({"type": "set_status", "status": status})).await;
+        match round {
+            0 => command.close(1000).await,
+            1 => {
+                command.say_close(1001).await;
+                command.break_off();
+            }
+            _ => {
+                command.flush().await;
+                command.half_close().await;
+            }
+        }
+        eventually("all of it is done", async || status_of(&mut session, &hello).await == status).await;
+        let peer = session.peers().await.remove(0);
+        assert_eq!(peer["summary"], format!("{round}.39"));
     }
 }
 

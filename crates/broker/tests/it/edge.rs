@@ -3,6 +3,7 @@
 use claudemesh_testkit::{Request, Setup, TestMesh, Wire, letter, merged};
 use serde_json::json;
 
+/// websocket 1.1 ▶: frames up to 1 MiB, beyond it a Close with 1009.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frame_of_a_mebibyte_is_read_and_a_larger_one_is_closed_with_1009() {
     let mesh = TestMesh::start().await;
@@ -30,6 +31,7 @@ async fn a_frame_of_a_mebibyte_is_read_and_a_larger_one_is_closed_with_1009() {
     wire.nothing_else().await;
 }
 
+/// websocket 1.1 ▶: bad JSON is said, and the connection stays.
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_json_is_said_and_the_connection_stays() {
     let mesh = TestMesh::start().await;
@@ -86,6 +88,7 @@ async fn bytes_that_are_no_websocket_are_closed_with_a_reason() {
     }
 }
 
+/// websocket 1.1 ▶: existing clients stop for ever at `unknown_message_type`.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_this_broker_does_not_know_is_not_supported_and_never_unknown() {
     let mesh = TestMesh::start().await;
@@ -105,7 +108,7 @@ async fn what_this_broker_does_not_know_is_not_supported_and_never_unknown() {
     }
 }
 
-/// Also where the answers wait for the database.
+/// websocket 1.1 ▶: the frames of a connection are processed in order. Also where the answers wait for the database.
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_come_in_the_order_of_the_questions() {
     let mesh = TestMesh::start().await;

@@ -97,6 +97,7 @@ async fn until_hello_everything_is_answered_and_the_socket_stays() {
     wire.greet(&ann.hello()).await;
 }
 
+/// websocket 1.1 ▶: the first message has a time.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_socket_that_says_nothing_is_closed() {
     let mesh = Setup::sqlite().with(|config| config.hello_timeout = Duration::from_millis(200)).start().await;
@@ -138,6 +139,7 @@ async fn a_second_hello_is_refused_and_the_connection_stays() {
 }
 
 /// A client that says nothing of itself loses a push that comes before it has read `hello_ack`.
+/// websocket 1.5 ▶: `hello_ack` first, and mail at once for who announced anything, else a moment later.
 #[tokio::test(flavor = "multi_thread")]
 async fn hello_ack_comes_before_any_push_and_old_clients_get_a_moment() {
     let mesh = TestMesh::start().await;

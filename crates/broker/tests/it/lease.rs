@@ -19,6 +19,7 @@ async fn until_open(mesh: &TestMesh, open: u64) {
         .await;
 }
 
+/// websocket 1.7 ▶: the ack of who takes up a lease has nothing restored in it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broken_line_keeps_its_presence_for_the_grace_time() {
     let mesh = TestMesh::start().await;
@@ -49,6 +50,7 @@ async fn a_broken_line_keeps_its_presence_for_the_grace_time() {
     }
 }
 
+/// websocket 1.7 ▶: the grace is for connections that break.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_goodbye_ends_the_presence_at_once_for_every_kind_of_connection() {
     let mesh = TestMesh::start().await;
@@ -70,6 +72,7 @@ async fn a_goodbye_ends_the_presence_at_once_for_every_kind_of_connection() {
     }
 }
 
+/// websocket 1.7 ▶: a session is known by its key.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_comes_twice_replaces_itself_and_stays_one_presence() {
     let mesh = TestMesh::start().await;
@@ -84,7 +87,7 @@ async fn a_session_that_comes_twice_replaces_itself_and_stays_one_presence() {
     new.nothing_else().await;
 }
 
-/// R3. A command reuses the launched session's `sessionId` on purpose.
+/// R3, websocket 1.7 ▶. A command reuses the launched session's `sessionId` on purpose.
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_displaces_another_kind_of_connection_or_another_member() {
     let mesh = TestMesh::start().await;

@@ -11,6 +11,7 @@ fn of(mesh: &str, member: &Member) -> Value {
     merged(member.hello(), json!({"sessionId": mesh}))
 }
 
+/// websocket 1.7 ▶: capacity is checked after reattach.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mesh_has_only_so_many_connections_and_reattaching_is_none_more() {
     let mesh = Setup::sqlite().with(|config| config.max_connections_per_mesh = 3).start().await;
@@ -55,6 +56,7 @@ async fn a_node_has_only_so_many_connections() {
 }
 
 /// A lease in grace is no open socket.
+/// websocket 1.7 ▶: limits count open sockets only.
 #[tokio::test(flavor = "multi_thread")]
 async fn leases_in_grace_do_not_count() {
     let mesh = Setup::sqlite().with(|config| config.max_connections_per_mesh = 1).start().await;

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::greeting::shape;
 
+/// websocket 5.6 ▶: existing commands take the first row of a name.
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_are_listed_before_control_planes_each_by_when_they_came() {
     let mesh = TestMesh::start().await;

@@ -233,6 +233,7 @@ async fn sends_beyond_the_rate_are_refused_and_the_rate_is_the_members() {
     wires[0].deliver(&bob.key(), "x").await;
 }
 
+/// websocket 1.1 ▶: a message beyond `MAX_MESSAGE_BYTES` is refused by an `ack`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_beyond_the_limit_is_refused_with_its_size_and_the_socket_stays() {
     let mesh = TestMesh::start().await;
