@@ -48,6 +48,48 @@ impl FromStr for MemberRole {
     }
 }
 
+/// What becomes of a member's messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MessageMode {
+    /// They interrupt.
+    #[default]
+    Push,
+    /// They wait in the inbox.
+    Inbox,
+    /// They are not shown.
+    Off,
+}
+
+impl MessageMode {
+    /// The word on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Push => "push",
+            Self::Inbox => "inbox",
+            Self::Off => "off",
+        }
+    }
+}
+
+/// The mode is none of the three.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be push, inbox or off")]
+pub struct BadMessageMode;
+
+impl FromStr for MessageMode {
+    type Err = BadMessageMode;
+
+    fn from_str(text: &str) -> Result<Self, BadMessageMode> {
+        match text {
+            "push" => Ok(Self::Push),
+            "inbox" => Ok(Self::Inbox),
+            "off" => Ok(Self::Off),
+            _ => Err(BadMessageMode),
+        }
+    }
+}
+
 /// Everybody who belongs to the mesh.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberListResponse {
