@@ -6,8 +6,8 @@
 /// How many trials a proof makes; `usual` unless the environment says otherwise.
 pub fn size(test: &str, usual: usize) -> usize {
     let name = format!("CLAUDEMESH_PROVE_{test}");
-    let Ok(text) = std::env::var(&name) else { return usual };
-    text.parse().unwrap_or_else(|_| panic!("{name} is a number, and not {text:?}"))
+    let Ok(wanted) = std::env::var(&name) else { return usual };
+    wanted.parse().unwrap_or_else(|_| panic!("{name} is a number, and not {wanted:?}"))
 }
 
 /// Says that a proof has held for so many trials. `cargo xtask prove` adds these lines up.

@@ -1,7 +1,7 @@
 //! A WebSocket in a test's hand. It knows JSON and nothing of our types, so that a mistake in them shows.
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -58,12 +58,10 @@ impl Wire {
         Self::over(TcpStream::connect(address).await.unwrap(), address, headers).await
     }
 
-    /// Opens one from an address of this machine; the HTTP status when it was refused, or nothing when the line was cut.
-    pub async fn open_from(source: IpAddr, address: SocketAddr) -> Result<Self, Option<u16>> {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.bind((source, 0).into()).unwrap();
-        let stream = timeout(DEADLINE, socket.connect(address)).await.expect("a line in time").map_err(|_| None)?;
-        Self::try_over(stream, address, &[]).await
+    /// Tries to open one; the HTTP status when it was refused, or nothing when the line was cut.
+    pub async fn try_open(address: SocketAddr, headers: &[(&str, &str)]) -> Result<Self, Option<u16>> {
+        let line = timeout(DEADLINE, TcpStream::connect(address)).await.expect("a line in time").map_err(|_| None)?;
+        Self::try_over(line, address, headers).await
     }
 
     /// Opens one whose system takes in little, so that a reader who stops is felt soon.
@@ -79,7 +77,7 @@ impl Wire {
     }
 
     async fn try_over(stream: TcpStream, address: SocketAddr, headers: &[(&str, &str)]) -> Result<Self, Option<u16>> {
-        stream.set_nodelay(true).unwrap();
+        stream.set_nodelay(true).map_err(|_| None)?;
         let mut request = format!("ws://{address}/ws").into_client_request().unwrap();
         for (name, value) in headers {
             let name: HeaderName = name.parse().unwrap();
@@ -237,6 +235,18 @@ impl Wire {
     /// Says that a push is safely kept.
     pub async fn acknowledge(&mut self, push: &Value) {
         self.say(&json!({"type": "client_ack", "brokerMessageId": push["messageId"]})).await;
+    }
+
+    /// The next frame, or the Close that came instead; `None` when the line ended without one.
+    pub async fn next_or_end(&mut self) -> Result<Value, Option<(u16, String)>> {
+        if let Some(frame) = self.kept.pop_front() {
+            return Ok(frame);
+        }
+        match self.read("a frame or the end").await {
+            Next::Frame(frame) => Ok(frame),
+            Next::Close(close) => Err(close),
+            Next::Ended => Err(None),
+        }
     }
 
     /// Waits until everything said so far is processed.

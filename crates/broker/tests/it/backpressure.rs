@@ -138,7 +138,7 @@ async fn a_quarter_of_the_readers_stops_and_nobody_waits_for_them() {
     }
     let (stuck, live) = members.split_at(STUCK);
     let mut sender = mesh.connect(&ann.hello()).await;
-    let (said, mut heard) = mpsc::unbounded_channel();
+    let (said, mut heard) = mpsc::channel(READERS);
     let mut readers = JoinSet::new();
     for member in live {
         readers.spawn(read_on(mesh.connect(&member.hello()).await, said.clone()));
@@ -190,10 +190,10 @@ async fn a_quarter_of_the_readers_stops_and_nobody_waits_for_them() {
 }
 
 /// Receives, acknowledges and reports, as fast as it can.
-async fn read_on(mut wire: Wire, said: mpsc::UnboundedSender<Heard>) {
+async fn read_on(mut wire: Wire, said: mpsc::Sender<Heard>) {
     loop {
         let text = wire.receive().await;
         let number = text.split(':').next().unwrap().parse().unwrap();
-        said.send(Heard { number, at: Instant::now() }).unwrap();
+        said.send(Heard { number, at: Instant::now() }).await.unwrap();
     }
 }

@@ -269,7 +269,9 @@ async fn pester(
     (mut random, count): (Random, usize),
 ) {
     for batch in 0..count / BATCH {
-        turns.iter().for_each(|turns| turns.add_permits(1));
+        for turns in &turns {
+            turns.add_permits(1);
+        }
         let (mut must, mut may) = (0, 0);
         let mut open = HashMap::new();
         for number in 0..BATCH {
@@ -315,7 +317,7 @@ fn look_at(answer: &Value, open: &mut HashMap<String, String>) {
         ("list_peers", answer) => answer == "peers_list",
         ("ban" | "unban" | "kick" | "disconnect", answer) => answer == format!("{kind}_ack"),
         (kind, answer) => {
-            answer.starts_with(kind.trim_end_matches("_create").trim_end_matches("_query").trim_end_matches("e"))
+            answer.starts_with(kind.trim_end_matches("_create").trim_end_matches("_query").trim_end_matches('e'))
         }
     };
     assert!(suits && !(SILENT.contains(&kind.as_str()) && answer["type"] != "error"), "to {kind:?}: {answer}");
@@ -379,7 +381,9 @@ async fn a_hundred_thousand_malformed_frames_disturb_nobody() {
     while let Some(pest) = pests.join_next().await {
         pest.unwrap();
     }
-    turns.iter().for_each(|turns| turns.close());
+    for turns in &turns {
+        turns.close();
+    }
     while let Some(exchanged) = neighbours.join_next().await {
         assert!(exchanged.unwrap() > LINES * each / BATCH / 2, "the neighbours had to wait");
     }

@@ -40,6 +40,7 @@ macro_rules! on_both {
 mod claims;
 mod client;
 mod cluster;
+mod floods;
 mod kills;
 mod load;
 mod logs;
