@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-use claudemesh_proto::Priority;
-use claudemesh_store::Meters;
+use claudemesh_proto::{Priority, Timestamp};
+use claudemesh_store::{Claimed, Histogram, Meters};
 
 /// Why a connection was refused, as the `reason` label says it.
 const REJECTIONS: [&str; 19] = [
@@ -54,6 +55,8 @@ pub(crate) struct Metrics {
     refused: [AtomicU64; REFUSALS.len()],
     dropped_by_grant: AtomicU64,
     pushed: AtomicU64,
+    queue_age: Histogram,
+    wake_to_push: Histogram,
     delivered: AtomicU64,
     hooks: AtomicU64,
     hooks_refused: AtomicU64,
@@ -100,8 +103,13 @@ impl Metrics {
         add(&self.dropped_by_grant);
     }
 
-    pub(crate) fn pushed(&self) {
+    pub(crate) fn pushed(&self, row: &Claimed, (now, instant): (Timestamp, Instant)) {
         add(&self.pushed);
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        self.queue_age.observe(micros(row.created_at.distance(now)));
+        if let Some(at) = row.committed_at {
+            self.wake_to_push.observe(micros(instant.saturating_duration_since(at)));
+        }
     }
 
     pub(crate) fn delivered(&self) {
@@ -184,6 +192,16 @@ impl Metrics {
             "Batches that the database could not take",
             read(&journal.unavailable),
         );
+        page.histogram("broker_journal_batch_requests", "Requests of a transaction", &journal.batch_sizes, 1.0);
+        let seconds = 1e-6;
+        page.histogram("broker_journal_commit_seconds", "How long transactions take", &journal.commits, seconds);
+        page.histogram("broker_queue_age_seconds", "Age of messages when they are pushed", &self.queue_age, seconds);
+        page.histogram(
+            "broker_wake_to_push_seconds",
+            "From the commit that claims a message to its push",
+            &self.wake_to_push,
+            seconds,
+        );
         page.gauge("broker_wal_bytes", "Size of the SQLite WAL", read(&journal.wal_bytes));
         page.gauge(
             "broker_wal_longest_pause_microseconds",
@@ -224,6 +242,20 @@ impl Page {
         for (word, value) in touched {
             self.line(name, &format!("{{{label}=\"{word}\"}}"), value);
         }
+    }
+
+    /// Values are counted as whole numbers and shown times `unit`.
+    fn histogram(&mut self, name: &str, help: &str, values: &Histogram, unit: f64) {
+        self.head(name, help, "histogram");
+        let shown = |value: u64| value.to_string().parse::<f64>().unwrap_or(0.0) * unit;
+        let mut total = 0;
+        for (bound, count) in values.cumulative() {
+            let bound = bound.map_or_else(|| "+Inf".to_owned(), |bound| shown(bound).to_string());
+            self.line(&format!("{name}_bucket"), &format!("{{le=\"{bound}\"}}"), count);
+            total = count;
+        }
+        let _ = writeln!(self.0, "{name}_sum {}", shown(values.sum()));
+        self.line(&format!("{name}_count"), "", total);
     }
 
     fn head(&mut self, name: &str, help: &str, kind: &str) {

@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use claudemesh_proto::text::Verbatim;
 use claudemesh_proto::{ConnectionId, DisplayName, MemberId, MeshId, MessageId, Priority, PublicKey, Timestamp};
@@ -87,6 +87,8 @@ pub struct Claimed {
     pub size_bytes: i64,
     /// When the claim ends.
     pub until: Timestamp,
+    /// When the batch that claimed it was committed.
+    pub committed_at: Option<Instant>,
     /// The message; shared by everybody who gets it.
     pub letter: Arc<Letter>,
 }
@@ -377,6 +379,7 @@ async fn take(
             recipient,
             size_bytes,
             until,
+            committed_at: None,
             letter: Arc::new(Letter {
                 message_id,
                 sender_pubkey,

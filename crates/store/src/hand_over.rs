@@ -113,6 +113,7 @@ impl Offers {
             recipient: key.1.clone(),
             size_bytes,
             until: offer.until,
+            committed_at: None,
             letter: Arc::clone(letter),
         });
         Some((offer.connection.clone(), offer.until))

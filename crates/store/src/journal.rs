@@ -23,6 +23,7 @@ use crate::crash::crash_point;
 use crate::db::Db;
 use crate::delivery::Withdraw;
 use crate::error::{Blame, Failure, StoreError, is_failed_sync};
+use crate::histogram::{Histogram, MICROS, REQUESTS};
 use crate::request::{Entry, Outcome, Request};
 use crate::standing::Standing;
 
@@ -50,8 +51,12 @@ pub(crate) struct Journal {
 }
 
 /// What the journal has done so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Meters {
+    /// How many requests a transaction had.
+    pub batch_sizes: Histogram,
+    /// Microseconds from the start of a batch to the end of its commit.
+    pub commits: Histogram,
     /// Transactions committed.
     pub batches: AtomicU64,
     /// Requests in them.
@@ -66,6 +71,22 @@ pub struct Meters {
     pub wal_bytes: AtomicU64,
     /// Longest pause of the journal for a full checkpoint, in microseconds.
     pub longest_pause_micros: AtomicU64,
+}
+
+impl Meters {
+    fn new() -> Self {
+        Self {
+            batch_sizes: Histogram::new(REQUESTS),
+            commits: Histogram::new(MICROS),
+            batches: AtomicU64::default(),
+            requests: AtomicU64::default(),
+            commit_micros: AtomicU64::default(),
+            refused: AtomicU64::default(),
+            unavailable: AtomicU64::default(),
+            wal_bytes: AtomicU64::default(),
+            longest_pause_micros: AtomicU64::default(),
+        }
+    }
 }
 
 /// The answer to a request, once its batch is committed.
@@ -116,7 +137,7 @@ impl Journal {
     /// Starts the shards on `tasks`. They end when the store is closed, with everything written that was taken.
     pub(crate) fn start(tools: &Tools, tasks: &TaskTracker) -> Self {
         let shards = if tools.db.is_postgres() { POSTGRES_SHARDS } else { 1 };
-        let meters = Arc::new(Meters::default());
+        let meters = Arc::new(Meters::new());
         let fail = tools.db.failed_sync();
         let failed = fail.subscribe();
         let shards = (0..shards).map(|_| {
@@ -226,10 +247,19 @@ impl Shard {
             }
         };
         let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.meters.batch_sizes.observe(u64::try_from(requests).unwrap_or(0));
+        self.meters.commits.observe(micros);
         self.meters.batches.fetch_add(1, Ordering::Relaxed);
         self.meters.requests.fetch_add(u64::try_from(requests).unwrap_or(0), Ordering::Relaxed);
         self.meters.commit_micros.fetch_add(micros, Ordering::Relaxed);
-        Ok(written)
+        let (mut outcomes, rings) = written;
+        let now = self.tools.clock.instant();
+        for outcome in &mut outcomes {
+            if let Outcome::Claimed(rows) = outcome {
+                rows.iter_mut().for_each(|row| row.committed_at = Some(now));
+            }
+        }
+        Ok((outcomes, rings))
     }
 
     fn refuse(&self, entries: Vec<Entry>, failure: &Failure, standing: &mut Standing) {

@@ -305,7 +305,7 @@ impl Connection {
     /// Pushes what was claimed.
     async fn hand_over(&mut self, answer: Answer) -> Result<(), Stuck> {
         for row in self.mail.take(&self.app, &self.live, answer).await {
-            self.app.metrics.pushed();
+            self.app.metrics.pushed(&row, (self.app.clock.now(), self.app.clock.instant()));
             let text = self.push(&row.letter);
             self.line.feed(text).await?;
         }

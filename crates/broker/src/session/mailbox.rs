@@ -163,6 +163,7 @@ mod tests {
             recipient: Recipient::Member(member.clone()),
             size_bytes,
             until: at(0),
+            committed_at: None,
             letter: std::sync::Arc::new(claudemesh_store::Letter {
                 message_id: MessageId::new(seq.unsigned_abs(), [7; 24]),
                 sender_pubkey: PublicKey::from_bytes([1; 32]),
