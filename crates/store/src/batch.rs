@@ -17,6 +17,7 @@ use crate::error::Failure;
 use crate::hand_over::{Offer, Offers};
 use crate::look_up::{HeadRow, LOOK_UP, LookedUp};
 use crate::message::{self, Accepted, MAX_MESH_QUEUED_BYTES, MAX_MESH_QUEUED_ROWS, NewMessage, Questions};
+use crate::peer_state;
 use crate::recipient::Recipient;
 use crate::request::{Entry, Outcome, Request, Sorted};
 use crate::session;
@@ -317,6 +318,8 @@ impl Batch {
         sorted: &Sorted<'_>,
         standing: &mut Standing,
     ) -> sqlx::Result<(Vec<(usize, Outcome)>, Vec<Offer>)> {
+        // Whoever comes back in the same batch finds what was remembered.
+        peer_state::remember(self, &sorted.remembers).await?;
         let (places, admissions) = split(&sorted.admissions);
         let admitted = session::admit(self, &admissions).await?;
         let mut done: Vec<_> = places.into_iter().zip(admitted.into_iter().map(Outcome::Admitted)).collect();

@@ -161,6 +161,13 @@ impl Journal {
         Pending { answer: receiver, read, way_back }
     }
 
+    /// Hands over a request for which nobody waits; it is dropped while the queue is full.
+    pub(crate) fn leave(&self, request: Request) {
+        if let Some(shard) = self.shard(&request) {
+            let _ = shard.try_send((request, oneshot::channel().0));
+        }
+    }
+
     /// Resolves with the reason when a sync has failed: the process has to start again.
     pub(crate) async fn failed(&self) -> String {
         let mut failed = self.failed.clone();

@@ -17,6 +17,8 @@ mod database_url;
 mod db;
 mod delivery;
 mod error;
+mod grant;
+mod group;
 mod hand_over;
 mod histogram;
 mod id;
@@ -28,6 +30,7 @@ mod member;
 mod mesh;
 mod message;
 mod node;
+mod peer_state;
 #[cfg(test)]
 mod plans;
 mod recipient;
@@ -53,14 +56,17 @@ pub use clock::Clock;
 pub use database_url::DatabaseUrl;
 pub use delivery::{Claim, Claimed, DeliveryId, Letter, Reclaim, Withdraw};
 pub use error::{OpenError, StoreError};
+pub use grant::{GrantsSet, MAX_GRANTS};
+pub use group::Regrouped;
 pub use histogram::{Histogram, MICROS, REQUESTS};
 pub use invite::{NewInvite, Redeemed, Redemption};
 pub use journal::{Bell, Meters, Pending};
-pub use member::Member;
+pub use member::{Denied, Member, MemberChange, MemberChanged};
 pub use mesh::{MadeMesh, Mesh, NewMesh};
 pub use message::{
     Appended, MAX_MESH_QUEUED_BYTES, MAX_MESH_QUEUED_ROWS, MAX_QUEUED_BYTES, MAX_QUEUED_ROWS, NewMessage,
 };
+pub use peer_state::{Remembered, SaidGroups};
 pub use recipient::Recipient;
 pub use session::{Admission, Admitted, SessionClaim, Welcome};
 pub use settle::{Release, Settle, Settled};

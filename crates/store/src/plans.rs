@@ -7,14 +7,19 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use claudemesh_proto::{ConnectionId, MemberId, MemberRole, MeshId, Priority, PublicKey, Signature, Timestamp};
+use claudemesh_proto::grant::Capability;
+use claudemesh_proto::hello::Group;
+use claudemesh_proto::{
+    ConnectionId, GroupSet, MemberId, MemberRole, MeshId, Priority, PublicKey, Signature, Timestamp,
+};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _};
 
 use crate::db::Reader;
 use crate::sql::Sql;
 use crate::{
-    Admission, Appended, Claim, Clock, DatabaseUrl, NewInvite, NewMesh, NewMessage, Options, Recipient, Reclaim,
-    Redeemed, Redemption, Release, SessionClaim, Settle, Settled, Store,
+    Admission, Appended, Claim, Clock, DatabaseUrl, GrantsSet, MemberChange, MemberChanged, NewInvite, NewMesh,
+    NewMessage, Options, Recipient, Reclaim, Redeemed, Redemption, Regrouped, Release, SaidGroups, SessionClaim,
+    Settle, Settled, Store,
 };
 
 thread_local! {
@@ -60,6 +65,7 @@ async fn live(store: &Store) {
     };
     let Redeemed::Joined(bob) = store.redeem_invite(&redemption).await.unwrap() else { panic!("did not join") };
     store.revoke_invite(&mesh_id, &invite_id, &ada).await.unwrap();
+    let groups = GroupSet::read(vec![Group { name: "dev".into(), role: None }]).unwrap();
     for (number, pubkey, proven) in [(1, bob_key, false), (2, ada_key, true)] {
         let admission = Admission {
             mesh_id: mesh_id.clone(),
@@ -67,9 +73,11 @@ async fn live(store: &Store) {
             expected_member_id: None,
             signature: Signature::from_bytes([number; 64]),
             session: Some(SessionClaim { pubkey: session, proven }),
+            groups: SaidGroups::Own(groups.clone()),
         };
         store.admit(admission).await.await.unwrap();
     }
+    change(store, &mesh_id, &ada).await;
     write(store, &mesh_id, (&ada, ada_key), (&bob, bob_key)).await;
     store.refresh_sessions(&[(mesh_id.clone(), session)]).await.unwrap();
     store.members(&mesh_id).await.unwrap();
@@ -78,6 +86,20 @@ async fn live(store: &Store) {
     store.invites(&mesh_id).await.unwrap();
     store.queue_depth().await.unwrap();
     assert!(store.is_up().await);
+}
+
+/// Says everything that a member can say about itself.
+async fn change(store: &Store, mesh_id: &MeshId, ada: &MemberId) {
+    let name = "ops".parse().unwrap();
+    assert!(matches!(store.join_group((mesh_id, ada), &name, None).await.unwrap(), Regrouped::Changed(_)));
+    store.leave_group((mesh_id, ada), &name).await.unwrap();
+    let grants = [(PublicKey::from_bytes([9; 32]), Some([Capability::Dm].into()))].into();
+    assert!(matches!(store.set_grants((mesh_id, ada), &grants).await.unwrap(), GrantsSet::Done(_)));
+    store.grants(mesh_id, ada).await.unwrap();
+    let change = MemberChange { default_groups: Some(GroupSet::default()), ..MemberChange::default() };
+    let change = MemberChange { role_tag: Some("cook".into()), ..change };
+    assert!(matches!(store.change_member((mesh_id, ada), ada, &change).await.unwrap(), MemberChanged::Done(_)));
+    store.set_visible(mesh_id, ada, false).await.unwrap();
 }
 
 /// Sends, claims and gives back in every way.

@@ -8,6 +8,7 @@ use crate::audit::Event;
 use crate::delivery::{Claim, Claimed, Reclaim, Withdraw};
 use crate::error::StoreError;
 use crate::message::{Appended, NewMessage};
+use crate::peer_state::Remember;
 use crate::session::{Admission, Admitted};
 use crate::settle::{Release, Settle};
 
@@ -25,6 +26,7 @@ pub(crate) enum Request {
     Release(Release),
     Withdraw(Withdraw),
     Record(Event),
+    Remember(Box<Remember>),
 }
 
 /// What became of a [`Request`].
@@ -49,6 +51,7 @@ impl Request {
             Self::Release(release) => &release.mesh_id,
             Self::Withdraw(withdraw) => &withdraw.mesh_id,
             Self::Record(event) => &event.mesh_id,
+            Self::Remember(remember) => &remember.mesh_id,
         }
     }
 
@@ -61,6 +64,7 @@ impl Request {
             // It names rows, and they are read whatever they weigh: as much as a connection's window.
             Self::Reclaim(_) => 1 << 20,
             Self::Release(release) => FIELDS + release.held.len() * 64,
+            Self::Remember(remember) => FIELDS + remember.what.weight(),
             // What a claim reads has a limit of its own.
             Self::Admit(_) | Self::Claim(_) | Self::Settle(_) | Self::Withdraw(_) | Self::Record(_) => FIELDS,
         }
@@ -102,6 +106,7 @@ pub(crate) struct Sorted<'a> {
     pub(crate) settles: Vec<&'a Settle>,
     pub(crate) releases: Vec<&'a Release>,
     pub(crate) events: Vec<&'a Event>,
+    pub(crate) remembers: Vec<&'a Remember>,
 }
 
 impl<'a> Sorted<'a> {
@@ -116,6 +121,7 @@ impl<'a> Sorted<'a> {
                 Request::Settle(settle) => sorted.settles.push(settle),
                 Request::Release(release) => sorted.releases.push(release),
                 Request::Record(event) => sorted.events.push(event),
+                Request::Remember(remember) => sorted.remembers.push(remember),
                 // It changes nothing in the database.
                 Request::Withdraw(_) => {}
             }

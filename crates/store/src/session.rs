@@ -2,12 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 
-use claudemesh_proto::hello::{Group, SelfEditable};
-use claudemesh_proto::{DisplayName, MemberId, MemberRole, MeshId, PublicKey, Signature, Timestamp};
+use claudemesh_proto::group::TooManyGroups;
+use claudemesh_proto::hello::SelfEditable;
+use claudemesh_proto::{DisplayName, GroupSet, MemberId, MemberRole, MeshId, PublicKey, Signature, Timestamp};
 
 use crate::Store;
 use crate::batch::Batch;
 use crate::error::StoreError;
+use crate::peer_state::{self, Remembered, SaidGroups, StateRow, in_force, read_groups};
 use crate::sql::{Sql, json, sql};
 
 /// A handshake whose signature was found to be good.
@@ -23,6 +25,8 @@ pub struct Admission {
     pub signature: Signature,
     /// The session key the connection speaks for.
     pub session: Option<SessionClaim>,
+    /// What it says of groups.
+    pub groups: SaidGroups,
 }
 
 /// A session key named in a handshake.
@@ -52,6 +56,8 @@ pub enum Admitted {
     OtherMember,
     /// The session key is another member's, or is itself a member's key.
     SessionKeyTaken,
+    /// With the groups that the handshake names the member would be in too many.
+    TooManyGroups,
 }
 
 /// Whom a connection speaks for.
@@ -66,11 +72,15 @@ pub struct Welcome {
     /// Free text beside the name.
     pub role_tag: Option<String>,
     /// Groups it starts with.
-    pub default_groups: Vec<Group>,
+    pub default_groups: GroupSet,
+    /// Groups that hold for it now.
+    pub groups: GroupSet,
     /// `push`, `inbox` or `off`.
     pub message_mode: String,
-    /// When it was last admitted before.
+    /// When it was last here before.
     pub last_seen_at: Option<Timestamp>,
+    /// What was remembered of it; `None` when it comes for the first time.
+    pub remembered: Option<Remembered>,
     /// What members may change about themselves.
     pub self_editable: SelfEditable,
     /// Whether the session key named was proven before, by this connection or another.
@@ -83,7 +93,8 @@ macro_rules! look_up_joins {
           left join member m on m.mesh_id = a.id and m.peer_pubkey = r.value ->> 2 \
           left join handshake h on h.mesh_id = a.id and h.signature = r.value ->> 3 \
           left join session s on s.mesh_id = a.id and s.session_pubkey = r.value ->> 4 \
-          left join member k on k.mesh_id = a.id and k.peer_pubkey = r.value ->> 4"
+          left join member k on k.mesh_id = a.id and k.peer_pubkey = r.value ->> 4 \
+          left join peer_state p on p.mesh_id = a.id and p.member_id = m.id"
     };
 }
 type Found = (
@@ -94,15 +105,20 @@ type Found = (
     Option<String>,
     Option<(MemberId, Option<i64>)>,
     Option<String>,
+    Option<StateRow>,
 );
 /// id, name, role, role tag, groups, mode, last seen, revoked
 type MemberRow = (MemberId, DisplayName, MemberRole, Option<String>, String, String, Option<i64>, Option<i64>);
+
+/// Members of whom something is remembered from this batch on, and their groups where they said so.
+type Regrouped<'a> = HashMap<(&'a MeshId, MemberId), Option<GroupSet>>;
 
 /// Admits a batch of handshakes; one outcome each, in order.
 pub(crate) async fn admit(batch: &mut Batch, admissions: &[&Admission]) -> sqlx::Result<Vec<Admitted>> {
     let mut known = look_up(batch, admissions).await?;
     let mut accepted_now: HashSet<(&MeshId, Signature)> = HashSet::new();
     let mut owners_now: HashMap<(&MeshId, PublicKey), (MemberId, bool)> = HashMap::new();
+    let mut regrouped: Regrouped<'_> = HashMap::new();
     let mut outcomes = Vec::with_capacity(admissions.len());
     let mut handshakes = Vec::new();
     let mut sessions = Vec::new();
@@ -116,8 +132,17 @@ pub(crate) async fn admit(batch: &mut Batch, admissions: &[&Admission]) -> sqlx:
         if let Some(session) = admission.session {
             found.owner = owners_now.get(&(&admission.mesh_id, session.pubkey)).cloned().or(found.owner);
         }
+        if let Some(member) = &found.member
+            && let Some(groups) = regrouped.get(&(&admission.mesh_id, member.0.clone()))
+        {
+            let (state, _) = found.state.get_or_insert_with(|| (Remembered::fresh(), None));
+            state.groups = groups.clone().unwrap_or_else(|| state.groups.clone());
+        }
         let outcome = decide(admission, &found);
-        if let Admitted::Welcome(welcome) = &outcome {
+        if let Ok((welcome, groups)) = &outcome {
+            if found.state.is_none() || groups.is_some() {
+                regrouped.insert((&admission.mesh_id, welcome.member_id.clone()), groups.clone());
+            }
             accepted_now.insert((&admission.mesh_id, admission.signature));
             handshakes.push((&admission.mesh_id, admission.signature));
             seen.push((&admission.mesh_id, welcome.member_id.clone()));
@@ -128,10 +153,11 @@ pub(crate) async fn admit(batch: &mut Batch, admissions: &[&Admission]) -> sqlx:
                 sessions.push((&admission.mesh_id, session, welcome.member_id.clone(), moved));
             }
         }
-        outcomes.push(outcome);
+        outcomes.push(outcome.map_or_else(|refused| refused, |(welcome, _)| Admitted::Welcome(welcome)));
     }
     remember(batch, &handshakes, &seen).await?;
     own_sessions(batch, &sessions).await?;
+    regroup(batch, &regrouped).await?;
     Ok(outcomes)
 }
 
@@ -166,39 +192,62 @@ struct Known {
     owner: Option<(MemberId, bool)>,
     /// The member whose own key the session key is.
     namesake: Option<String>,
+    /// What is remembered of the member, and when it was last seen by that.
+    state: Option<(Remembered, Option<Timestamp>)>,
 }
 
-fn decide(admission: &Admission, known: &Known) -> Admitted {
+/// The welcome, and the member's groups where they are others from now on.
+fn decide(admission: &Admission, known: &Known) -> Result<(Box<Welcome>, Option<GroupSet>), Admitted> {
     if known.replayed {
-        return Admitted::Replayed;
+        return Err(Admitted::Replayed);
     }
     let Some((id, display_name, role, role_tag, groups, message_mode, last_seen, revoked)) = known.member.clone()
     else {
-        return Admitted::Unknown;
+        return Err(Admitted::Unknown);
     };
     if revoked.is_some() {
-        return Admitted::Revoked { mesh_name: known.mesh_name.clone() };
+        return Err(Admitted::Revoked { mesh_name: known.mesh_name.clone() });
     }
     if admission.expected_member_id.as_ref().is_some_and(|expected| expected != id.as_str()) {
-        return Admitted::OtherMember;
+        return Err(Admitted::OtherMember);
     }
     if let Some(session) = admission.session {
         let others = known.owner.as_ref().is_some_and(|(owner, proven)| *owner != id && (*proven || !session.proven));
         if others || known.namesake.as_ref().is_some_and(|namesake| namesake != id.as_str()) {
-            return Admitted::SessionKeyTaken;
+            return Err(Admitted::SessionKeyTaken);
         }
     }
-    Admitted::Welcome(Box::new(Welcome {
+    let default_groups = read_groups(&groups);
+    let state = known.state.as_ref();
+    let said = state.map(|(state, _)| state.groups.clone()).unwrap_or_default();
+    let changed = said_now(&admission.groups, &said, &default_groups).map_err(|_| Admitted::TooManyGroups)?;
+    let seen = last_seen.map(Timestamp::from_millis).max(state.and_then(|(_, seen)| *seen));
+    let welcome = Box::new(Welcome {
         member_id: id,
         display_name,
         role,
         role_tag,
-        default_groups: serde_json::from_str(&groups).unwrap_or_default(),
+        groups: in_force(changed.as_ref().unwrap_or(&said), &default_groups).clone(),
+        default_groups,
         message_mode,
-        last_seen_at: last_seen.map(Timestamp::from_millis),
+        last_seen_at: seen,
+        remembered: state.map(|(state, _)| state.clone()),
         self_editable: known.self_editable,
         session_was_proven: known.owner.as_ref().is_some_and(|(_, proven)| *proven),
-    }))
+    });
+    Ok((welcome, changed))
+}
+
+/// What a member has said of its groups, when a handshake changes that.
+fn said_now(handshake: &SaidGroups, said: &GroupSet, default: &GroupSet) -> Result<Option<GroupSet>, TooManyGroups> {
+    Ok(match handshake {
+        SaidGroups::Nothing => None,
+        SaidGroups::Own(groups) => (groups != said).then(|| groups.clone()),
+        SaidGroups::Also(groups) => {
+            let mut all = in_force(said, default).clone();
+            all.join_all(groups)?.then_some(all)
+        }
+    })
 }
 
 async fn look_up(batch: &mut Batch, admissions: &[&Admission]) -> sqlx::Result<HashMap<usize, Known>> {
@@ -207,7 +256,9 @@ async fn look_up(batch: &mut Batch, admissions: &[&Admission]) -> sqlx::Result<H
             "select json_group_array(json_array(cast(r.value ->> 0 as bigint), a.name, a.self_editable, \
              case when m.id is null then null else json_array(m.id, m.display_name, m.role, m.role_tag, m.default_groups, \
              m.message_mode, m.last_seen_at, m.revoked_at) end, h.signature, \
-             case when s.member_id is null then null else json_array(s.member_id, s.proven_at) end, k.id)) \
+             case when s.member_id is null then null else json_array(s.member_id, s.proven_at) end, k.id, \
+             case when p.member_id is null then null else json_array(p.groups, p.profile, p.visible, p.last_summary, \
+             p.cumulative_stats, p.last_seen_at) end)) \
              from jsonb_each($1) r",
             look_up_joins!()
         ),
@@ -215,7 +266,9 @@ async fn look_up(batch: &mut Batch, admissions: &[&Admission]) -> sqlx::Result<H
             "select json_agg(json_build_array(cast(r.value ->> 0 as bigint), a.name, a.self_editable, \
              case when m.id is null then null else json_build_array(m.id, m.display_name, m.role, m.role_tag, \
              m.default_groups, m.message_mode, m.last_seen_at, m.revoked_at) end, h.signature, \
-             case when s.member_id is null then null else json_build_array(s.member_id, s.proven_at) end, k.id))::text \
+             case when s.member_id is null then null else json_build_array(s.member_id, s.proven_at) end, k.id, \
+             case when p.member_id is null then null else json_build_array(p.groups, p.profile, p.visible, p.last_summary, \
+             p.cumulative_stats, p.last_seen_at) end))::text \
              from jsonb_array_elements($1::text::jsonb) r(value)",
             look_up_joins!()
         ),
@@ -233,7 +286,7 @@ async fn look_up(batch: &mut Batch, admissions: &[&Admission]) -> sqlx::Result<H
         .collect();
     let found: Vec<Found> = batch.connection().folded(LOOK_UP, &[(&json(&rows)?).into()]).await?;
     let known =
-        found.into_iter().filter_map(|(index, mesh_name, self_editable, member, signature, owner, namesake)| {
+        found.into_iter().filter_map(|(index, mesh_name, self_editable, member, signature, owner, namesake, state)| {
             let known = Known {
                 mesh_name: mesh_name?,
                 self_editable: self_editable.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default(),
@@ -241,6 +294,7 @@ async fn look_up(batch: &mut Batch, admissions: &[&Admission]) -> sqlx::Result<H
                 replayed: signature.is_some(),
                 owner: owner.map(|(id, proven_at)| (id, proven_at.is_some())),
                 namesake,
+                state: state.map(Remembered::of),
             };
             Some((index, known))
         });
@@ -267,6 +321,15 @@ async fn remember(
     batch.connection().later(HANDSHAKES, &[(&json(&handshakes)?).into(), now.into()]).await?;
     batch.connection().later(SEEN, &[(&json(&seen)?).into(), now.into()]).await?;
     Ok(())
+}
+
+async fn regroup(batch: &mut Batch, regrouped: &Regrouped<'_>) -> sqlx::Result<()> {
+    let kept: Vec<_> = regrouped.iter().map(|((mesh, member), groups)| (*mesh, member, groups.as_ref())).collect();
+    let changed = kept.iter().filter_map(|&(mesh, member, groups)| Some((mesh, member, groups?)));
+    let changed: Vec<_> = changed.collect();
+    let now = batch.now;
+    peer_state::keep(&mut batch.connection(), &kept, now).await?;
+    peer_state::put_in_force(&mut batch.connection(), &changed).await
 }
 
 async fn own_sessions(batch: &mut Batch, sessions: &[(&MeshId, SessionClaim, MemberId, bool)]) -> sqlx::Result<()> {

@@ -1,5 +1,7 @@
 //! Answers to what clients ask, a file per capability. The match below lists every request that there is.
 
+pub(crate) mod grant;
+pub(crate) mod group;
 pub(crate) mod invite;
 pub(crate) mod member;
 pub(crate) mod mesh;
@@ -48,6 +50,11 @@ pub(crate) async fn answer(
         ClientFrame::SetProfile(request) => Ok(presence::set_profile(app, live, request, request_id)),
         ClientFrame::ListPeers(_) => Ok(presence::list(app, live)),
         ClientFrame::MemberList(_) => member::list(app, live).await,
+        ClientFrame::MemberUpdate(request) => member::update(app, live, request).await,
+        ClientFrame::JoinGroup(request) => return group::join(app, live, request).await.map(|()| None),
+        ClientFrame::LeaveGroup(request) => return group::leave(app, live, request).await.map(|()| None),
+        ClientFrame::GrantSet(request) => grant::set(app, live, request).await,
+        ClientFrame::GrantList(_) => grant::list(app, live).await,
         ClientFrame::MessageStatus(request) => message::status(app, live, request).await,
         ClientFrame::InviteCreate(request) => invite::create(app, live, request).await,
         ClientFrame::InviteList(_) => invite::list(app, live).await,

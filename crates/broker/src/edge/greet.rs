@@ -7,8 +7,10 @@ use claudemesh_keys::{NoRandomness, random_bytes, sha256};
 use claudemesh_proto::hello::{HelloAck, MemberProfile, MeshPolicy, QUIET};
 use claudemesh_proto::presence::PeerRole;
 use claudemesh_proto::text::base64url;
-use claudemesh_proto::{Addressed, BrokerFrame, ClientFrame, ConnectionId, ErrorCode, ErrorFrame, Peek, PresenceId};
-use claudemesh_store::{Welcome, Withdraw};
+use claudemesh_proto::{
+    Addressed, BrokerFrame, ClientFrame, ConnectionId, ErrorCode, ErrorFrame, GroupSet, Peek, PresenceId,
+};
+use claudemesh_store::{Admission, SaidGroups, Welcome, Withdraw};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
@@ -82,7 +84,7 @@ async fn until_hello(
             Incoming::Broken => return End::Broken,
         };
         let (fault, request_id) = match read(&text) {
-            Ok(greeting) => match admit(app, *greeting, address).await {
+            Ok((greeting, groups)) => match admit(app, *greeting, (groups, address)).await {
                 Ok((greeted, ack)) => {
                     // No stranger any more, before anybody is told so.
                     *stranger = None;
@@ -110,18 +112,22 @@ async fn until_hello(
 }
 
 /// A handshake, or the error to answer with; the connection stays.
-fn read(text: &str) -> Result<Box<Greeting>, (Fault, Option<String>)> {
+fn read(text: &str) -> Result<(Box<Greeting>, SaidGroups), (Fault, Option<String>)> {
     let peek = Peek::at(text).map_err(|_| (Fault::new(ErrorCode::Malformed, "invalid JSON"), None))?;
     let request_id = peek.request_id;
     let frame = peek.kind.as_deref().and_then(|kind| match kind {
         "hello" | "session_hello" => ClientFrame::read(kind, text),
         _ => None,
     });
-    match frame {
-        Some(Ok(ClientFrame::Hello(hello))) => Ok(Box::new(Greeting::Member(hello))),
-        Some(Ok(ClientFrame::SessionHello(hello))) => Ok(Box::new(Greeting::Session(hello))),
-        Some(Err(bad_field)) => Err((Fault::invalid(bad_field.to_string()), request_id)),
-        _ => Err((Fault::new(ErrorCode::NoHello, "must send hello first"), request_id)),
+    let greeting = match frame {
+        Some(Ok(ClientFrame::Hello(hello))) => Greeting::Member(hello),
+        Some(Ok(ClientFrame::SessionHello(hello))) => Greeting::Session(hello),
+        Some(Err(bad_field)) => return Err((Fault::invalid(bad_field.to_string()), request_id)),
+        _ => return Err((Fault::new(ErrorCode::NoHello, "must send hello first"), request_id)),
+    };
+    match greeting.said_groups() {
+        Ok(groups) => Ok((Box::new(greeting), groups)),
+        Err(bad_field) => Err((Fault::invalid(bad_field.to_string()), request_id)),
     }
 }
 
@@ -149,11 +155,12 @@ impl From<Fault> for NotAdmitted {
 async fn admit(
     app: &Arc<App>,
     greeting: Greeting,
-    address: Option<IpAddr>,
+    (groups, address): (SaidGroups, Option<IpAddr>),
 ) -> Result<(Box<Greeted>, HelloAck), NotAdmitted> {
     let lease = LeaseKey::named_in(&greeting);
     let has_room = greeting.mesh_id().parse().map_or(true, |mesh| app.hub.has_room(&mesh, lease.as_ref()));
     let Verified { admission, place, peer_role } = greeting.verify(app.clock.now(), has_room)?;
+    let admission = Admission { groups, ..admission };
     let admitted = app.store.admit(admission.clone()).await.await.map_err(Fault::from)?;
     let welcome = welcome(admitted, peer_role)?;
     if !app.limits.may_enter(&admission.mesh_id, &welcome.member_id, app.clock.now()) {
@@ -165,6 +172,7 @@ async fn admit(
     let presence = Presence::new(arrival, &admission, &welcome, (place, peer_role));
     let (display_name, sender_pubkey) = (presence.peer.display_name.clone(), presence.peer.pubkey);
     let is_quiet = presence.is_quiet;
+    let said_groups = admission.groups != SaidGroups::Nothing;
     let Entered { seat, reattached, predecessor, relieved } =
         app.hub.enter(presence, connection).ok_or_else(Rejection::capacity)?;
     for connection in relieved {
@@ -180,7 +188,8 @@ async fn admit(
         display_name,
         peer_role,
     };
-    let ack = HelloAck { hook_token: Some(hook_token), ..hello_ack(&live, *welcome, reattached, is_quiet) };
+    let ack = hello_ack(&live, *welcome, (reattached, said_groups), is_quiet);
+    let ack = HelloAck { hook_token: Some(hook_token), ..ack };
     Ok((Box::new(Greeted { live, needs_a_moment, predecessor }), ack))
 }
 
@@ -189,24 +198,27 @@ fn fresh_ids() -> Result<(PresenceId, ConnectionId, String), NoRandomness> {
     Ok((PresenceId::from_random(random_bytes()?), ConnectionId::from_random(random_bytes()?), hook_token))
 }
 
-fn hello_ack(live: &Live, welcome: Welcome, reattached: bool, is_quiet: bool) -> HelloAck {
+fn hello_ack(live: &Live, welcome: Welcome, (reattached, said_groups): (bool, bool), is_quiet: bool) -> HelloAck {
     let is_session = live.peer_role == PeerRole::Session;
     let profile = MemberProfile {
         role_tag: welcome.role_tag,
-        groups: welcome.default_groups,
+        groups: welcome.default_groups.into_vec(),
         message_mode: welcome.message_mode,
     };
-    let last_seen_at = welcome.last_seen_at.filter(|_| !is_session && !reattached);
+    let remembered = welcome.remembered.filter(|_| !is_session && !reattached);
+    let last_seen_at = welcome.last_seen_at.filter(|_| remembered.is_some());
+    let restored_groups = remembered.as_ref().map(|remembered| remembered.groups.clone());
+    let restored_groups = restored_groups.filter(|groups| !said_groups && !groups.is_empty()).map(GroupSet::into_vec);
     HelloAck {
         presence_id: live.seat.presence_id().clone(),
         member_display_name: live.display_name.clone(),
         member_profile: (!(is_session && reattached)).then_some(profile),
         mesh_policy: Some(MeshPolicy { self_editable: welcome.self_editable }),
-        restored: last_seen_at.map(|_| true),
+        restored: remembered.as_ref().map(|_| true),
         last_seen_at,
-        last_summary: None,
-        restored_groups: None,
-        restored_stats: None,
+        restored_groups,
+        restored_stats: remembered.as_ref().map(|remembered| remembered.stats),
+        last_summary: remembered.and_then(|remembered| remembered.last_summary),
         hook_token: None,
         services: (!is_session).then(Vec::new),
         capabilities: is_quiet.then(|| QUIET.to_owned()).into_iter().collect(),

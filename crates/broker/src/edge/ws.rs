@@ -358,6 +358,9 @@ impl Connection {
     async fn leave(mut self, end: End) -> Option<Leftover> {
         // Whoever takes the mail next is told by the seat; what was held here is free by then, and comes before what is newer.
         let leftover = self.mail.release(&self.app, &self.live).await;
+        if let Some((name, stats)) = self.app.hub.sum_up(&self.live.mesh_id, self.live.seat.presence_id()) {
+            self.app.store.note_parting((&self.live.mesh_id, &self.live.member_id), &name, stats);
+        }
         let silence = self.liveness.silence(self.app.clock.instant());
         let heard = self.app.clock.now().minus(silence);
         let is_broken = matches!(end, End::Broken | End::Stuck);

@@ -17,8 +17,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use claudemesh_proto::hello::RestoredStats;
 use claudemesh_proto::presence::{Peer, StatusSource};
-use claudemesh_proto::{ConnectionId, MemberId, MeshId, PresenceId, PublicKey, Status};
+use claudemesh_proto::{ConnectionId, DisplayName, MemberId, MeshId, PresenceId, PublicKey, Status};
 use claudemesh_store::{Clock, Recipient, Ring};
 
 use tokio_tungstenite::tungstenite::Utf8Bytes;
@@ -152,6 +153,13 @@ impl Hub {
         }
     }
 
+    /// Lets every connection of a member look from the start for what it may take.
+    pub(crate) fn look_again(&self, mesh: &MeshId, member: &MemberId) {
+        if let Some(room) = self.rooms().get(mesh) {
+            room.wake(member);
+        }
+    }
+
     /// Which mail the connection takes now.
     pub(crate) fn takes(&self, mesh: &MeshId, presence: &PresenceId) -> Takes {
         self.rooms().get(mesh).map(|room| room.takes(presence)).unwrap_or_default()
@@ -267,6 +275,11 @@ impl Hub {
     pub(crate) fn rest(&self) -> usize {
         let now = self.clock.now();
         self.rooms().values_mut().map(|room| room.rest(now, self.spans.status_ttl)).sum()
+    }
+
+    /// What a connection that ends was called and did since this was last asked of its presence.
+    pub(crate) fn sum_up(&self, mesh: &MeshId, presence: &PresenceId) -> Option<(DisplayName, RestoredStats)> {
+        self.rooms().get_mut(mesh)?.sum_up(presence)
     }
 
     /// Tells a text to the open connections of those presences. It is kept for nobody.

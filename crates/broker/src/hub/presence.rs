@@ -4,12 +4,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use claudemesh_proto::hello::{Group, Place, QUIET};
-use claudemesh_proto::limits::{MAX_GROUPS, MAX_NAME_CHARS, MAX_PATH_BYTES};
-use claudemesh_proto::presence::{Peer, PeerRole};
+use claudemesh_proto::hello::{Place, QUIET, RestoredStats};
+use claudemesh_proto::limits::{MAX_NAME_CHARS, MAX_PATH_BYTES};
+use claudemesh_proto::presence::{Peer, PeerRole, Profile, Stats};
 use claudemesh_proto::text::one_line;
-use claudemesh_proto::{DisplayName, GroupName, MemberId, MeshId, PresenceId, Status, Timestamp};
-use claudemesh_store::{Admission, SessionClaim, Welcome};
+use claudemesh_proto::{DisplayName, GroupSet, MemberId, MeshId, PresenceId, Status, Timestamp};
+use claudemesh_store::{Admission, SaidGroups, SessionClaim, Welcome};
 
 use crate::hub::status::Reported;
 use crate::hub::{LeaseKey, TokenHash};
@@ -35,6 +35,10 @@ pub(crate) struct Presence {
     pub(crate) returns: Option<Returns>,
     /// Kept in step with `peer.status`.
     reported: Reported,
+    /// Where the groups come from that it shows.
+    groups_from: GroupsFrom,
+    /// What was already added to what its member did.
+    summed_up: RestoredStats,
     /// What others see of it.
     pub(crate) peer: Arc<Peer>,
 }
@@ -55,6 +59,17 @@ pub(crate) struct Arrival {
     pub(crate) hook_token: TokenHash,
 }
 
+/// Where the groups come from that a presence shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum GroupsFrom {
+    /// Its handshake named them, or said that there are none.
+    Handshake,
+    /// The member said so, now or earlier.
+    Member,
+    /// They are those that the member starts with, whatever they are.
+    Default,
+}
+
 impl Presence {
     /// Everything that the client says about itself is cut to its limit and cleaned here: it ends up in other people's terminals.
     pub(crate) fn new(
@@ -67,16 +82,16 @@ impl Presence {
         let lease = LeaseKey::of(&id, admission, (&place, peer_role));
         let capabilities = place.capabilities.unwrap_or_default();
         let named = place.display_name.as_deref().and_then(DisplayName::clipped);
-        // A member's connection that names no groups says nothing of them; a session's says that it is in none.
-        let said = place.groups.filter(|groups| peer_role == PeerRole::Session || !groups.is_empty());
-        let groups = said.map_or_else(|| welcome.default_groups.clone(), clean_groups);
+        let (groups, groups_from) = groups(&admission.groups, welcome, peer_role);
+        // A session is a new thing each time.
+        let remembered = welcome.remembered.as_ref().filter(|_| peer_role == PeerRole::ControlPlane);
         let peer = Peer {
             pubkey: session.map_or(admission.member_pubkey, |session| session.pubkey),
             member_pubkey: admission.member_pubkey,
             display_name: named.unwrap_or_else(|| welcome.display_name.clone()),
             status: Status::Idle,
             summary: None,
-            groups,
+            groups: groups.into_vec(),
             session_id: name(&place.session_id),
             connected_at: now,
             cwd: directory(&place.cwd),
@@ -86,11 +101,12 @@ impl Presence {
             channel: place.channel.as_deref().map(name),
             model: place.model.as_deref().map(name),
             stats: None,
-            visible: Some(true),
-            profile: None,
+            visible: Some(remembered.is_none_or(|remembered| remembered.visible)),
+            profile: remembered.map(|remembered| remembered.profile.clone()).filter(|it| *it != Profile::default()),
         };
-        let returns = welcome.last_seen_at.filter(|_| peer_role == PeerRole::ControlPlane);
-        let returns = returns.map(|last_seen_at| Returns { last_seen_at, summary: None });
+        let summary = remembered.map(|remembered| remembered.last_summary.clone());
+        let returns =
+            welcome.last_seen_at.zip(summary).map(|(last_seen_at, summary)| Returns { last_seen_at, summary });
         Self {
             id,
             mesh_id: admission.mesh_id.clone(),
@@ -104,6 +120,8 @@ impl Presence {
             hook_token,
             returns,
             reported: Reported::new(now),
+            groups_from,
+            summed_up: RestoredStats::default(),
             peer: Arc::new(peer),
         }
     }
@@ -112,12 +130,19 @@ impl Presence {
     pub(super) fn take_up(&mut self, old: Self) {
         self.id = old.id;
         self.know(old.reported);
+        self.summed_up = old.summed_up;
+        let says_groups = self.groups_from == GroupsFrom::Handshake;
+        let groups_from = old.groups_from;
         let (peer, old) = (Arc::make_mut(&mut self.peer), Arc::unwrap_or_clone(old.peer));
         peer.connected_at = old.connected_at;
         peer.summary = old.summary;
         peer.stats = old.stats;
         peer.visible = old.visible;
         peer.profile = old.profile;
+        if !says_groups {
+            peer.groups = old.groups;
+            self.groups_from = groups_from;
+        }
     }
 
     /// Takes in what somebody says about how busy it is; what a hook said before counts as fresh for `fresh_for`.
@@ -154,6 +179,42 @@ impl Presence {
         !self.is_quiet && !self.is_hidden()
     }
 
+    /// The groups that it shows.
+    pub(crate) fn groups(&self) -> GroupSet {
+        GroupSet::read(self.peer.groups.clone()).unwrap_or_default()
+    }
+
+    /// Shows groups of its own.
+    pub(crate) fn show_groups(&mut self, groups: GroupSet) {
+        Arc::make_mut(&mut self.peer).groups = groups.into_vec();
+        self.groups_from = GroupsFrom::Member;
+    }
+
+    /// Shows the groups that its member starts with, if it did so before.
+    pub(crate) fn show_default_groups(&mut self, groups: &GroupSet) {
+        if self.groups_from == GroupsFrom::Default {
+            Arc::make_mut(&mut self.peer).groups = groups.clone().into_vec();
+        }
+    }
+
+    /// What it did since this was last asked.
+    pub(super) fn sum_up(&mut self) -> RestoredStats {
+        let Stats { messages_in, messages_out, tool_calls, errors, .. } = self.peer.stats.unwrap_or_default();
+        let now = RestoredStats {
+            messages_in: messages_in.unwrap_or_default(),
+            messages_out: messages_out.unwrap_or_default(),
+            tool_calls: tool_calls.unwrap_or_default(),
+            errors: errors.unwrap_or_default(),
+        };
+        let before = std::mem::replace(&mut self.summed_up, now);
+        RestoredStats {
+            messages_in: since(before.messages_in, now.messages_in),
+            messages_out: since(before.messages_out, now.messages_out),
+            tool_calls: since(before.tool_calls, now.tool_calls),
+            errors: since(before.errors, now.errors),
+        }
+    }
+
     /// A command that runs for a moment.
     pub(super) fn is_cold(&self) -> bool {
         self.peer.peer_role == PeerRole::ControlPlane && (self.session.is_some() || self.is_quiet)
@@ -176,10 +237,18 @@ fn cut(mut text: String, bytes: usize) -> String {
     text
 }
 
-fn clean_groups(groups: Vec<Group>) -> Vec<Group> {
-    let clean = groups.into_iter().filter_map(|Group { name, role }| {
-        let (name, role) = (one_line(&name), role.map(|role| cut(one_line(&role), MAX_NAME_CHARS)));
-        name.parse::<GroupName>().is_ok().then_some(Group { name, role })
-    });
-    clean.take(MAX_GROUPS).collect()
+/// The groups that a presence shows: those that its handshake names, else those that hold for its member, but for a session those
+/// that its member starts with.
+fn groups(said: &SaidGroups, welcome: &Welcome, peer_role: PeerRole) -> (GroupSet, GroupsFrom) {
+    let member_said = welcome.remembered.as_ref().is_some_and(|remembered| !remembered.groups.is_empty());
+    match (said, peer_role) {
+        (SaidGroups::Own(groups) | SaidGroups::Also(groups), _) => (groups.clone(), GroupsFrom::Handshake),
+        (SaidGroups::Nothing, PeerRole::ControlPlane) if member_said => (welcome.groups.clone(), GroupsFrom::Member),
+        (SaidGroups::Nothing, _) => (welcome.default_groups.clone(), GroupsFrom::Default),
+    }
+}
+
+/// What was counted since `before`. A client that counts from nothing again has done all that it says.
+fn since(before: u64, now: u64) -> u64 {
+    now.checked_sub(before).unwrap_or(now)
 }

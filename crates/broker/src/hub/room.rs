@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use claudemesh_proto::hello::RestoredStats;
 use claudemesh_proto::presence::{Peer, PeerRole};
-use claudemesh_proto::{ConnectionId, MemberId, PresenceId, PublicKey, Status, Timestamp};
+use claudemesh_proto::{ConnectionId, DisplayName, MemberId, PresenceId, PublicKey, Status, Timestamp};
 use claudemesh_store::Recipient;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
@@ -243,6 +244,11 @@ impl Room {
         }
     }
 
+    /// Wakes every connection of a member, to look from the start.
+    pub(super) fn wake(&self, member: &MemberId) {
+        self.of_member(member).filter_map(Occupant::doorbell).for_each(|doorbell| doorbell.ring(true));
+    }
+
     pub(super) fn takes(&self, presence: &PresenceId) -> Takes {
         let Some(occupant) = self.presences.get(presence) else { return Takes::default() };
         let is_me = |claimant: Option<&Occupant>| claimant.is_some_and(|it| it.presence.id == *presence);
@@ -353,6 +359,12 @@ impl Room {
             }
         }
         rested
+    }
+
+    /// What a connection that ends was called and did, as far as it was not asked for before.
+    pub(super) fn sum_up(&mut self, presence: &PresenceId) -> Option<(DisplayName, RestoredStats)> {
+        let presence = &mut self.presences.get_mut(presence)?.presence;
+        Some((presence.peer.display_name.clone(), presence.sum_up()))
     }
 
     pub(super) fn shout(&self, text: &Utf8Bytes, is_meant: impl Fn(&Presence) -> bool) {

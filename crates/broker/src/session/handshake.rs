@@ -4,11 +4,13 @@
 //! the store (membership, replay, who owns the session key) comes after, in [`welcome`].
 
 use claudemesh_keys::VerifyingKey;
+use claudemesh_proto::frame::BadField;
+use claudemesh_proto::group::TooManyGroups;
 use claudemesh_proto::hello::{Attestation, Hello, Place, SessionHello};
 use claudemesh_proto::limits::{MAX_ATTESTATION_LIFE, MAX_CLOCK_SKEW};
 use claudemesh_proto::presence::PeerRole;
-use claudemesh_proto::{ErrorCode, MeshId, PublicKey, Signature, Timestamp, canonical};
-use claudemesh_store::{Admission, Admitted, SessionClaim, Welcome};
+use claudemesh_proto::{ErrorCode, GroupSet, MeshId, PublicKey, Signature, Timestamp, canonical};
+use claudemesh_store::{Admission, Admitted, SaidGroups, SessionClaim, Welcome};
 
 use crate::close::Close;
 
@@ -65,6 +67,20 @@ impl Greeting {
         }
     }
 
+    /// What it says of groups: a member's connection that names none says nothing, a session's that it is in none.
+    ///
+    /// # Errors
+    /// [`BadField`] names the first one that is no group's name, or says that there are too many.
+    pub(crate) fn said_groups(&self) -> Result<SaidGroups, BadField> {
+        let named = |place: &Place| place.groups.clone().map(GroupSet::read).transpose();
+        Ok(match self {
+            Self::Member(hello) => {
+                named(&hello.place)?.filter(|groups| !groups.is_empty()).map_or(SaidGroups::Nothing, SaidGroups::Own)
+            }
+            Self::Session(hello) => named(&hello.place)?.map_or(SaidGroups::Nothing, SaidGroups::Also),
+        })
+    }
+
     /// Makes every check that needs neither the store nor anybody else. Capacity has its place in the order, wherever it was asked.
     pub(crate) fn verify(self, now: Timestamp, has_room: bool) -> Result<Verified, Rejection> {
         let capacity = || if has_room { Ok(()) } else { Err(Rejection::capacity()) };
@@ -115,6 +131,10 @@ pub(crate) fn welcome(admitted: Admitted, peer_role: PeerRole) -> Result<Box<Wel
         Admitted::SessionKeyTaken => {
             Rejection::new(ErrorCode::BadSessionPubkey, "sessionPubkey belongs to another member")
         }
+        Admitted::TooManyGroups => {
+            let message = format!("groups {TooManyGroups}, with those that the member is in");
+            Rejection::new(ErrorCode::InvalidArgument, message)
+        }
     })
 }
 
@@ -126,7 +146,14 @@ fn admission(
 ) -> Result<Admission, Rejection> {
     // A mesh id of another shape names no mesh: the answer is the same as for one that nobody made.
     let mesh_id: MeshId = mesh_id.parse().map_err(|_| Rejection::new(ErrorCode::Unauthorized, unknown))?;
-    Ok(Admission { mesh_id, member_pubkey, expected_member_id: None, signature, session: None })
+    Ok(Admission {
+        mesh_id,
+        member_pubkey,
+        expected_member_id: None,
+        signature,
+        session: None,
+        groups: SaidGroups::Nothing,
+    })
 }
 
 fn session_key(text: Option<&str>) -> Result<Option<PublicKey>, Rejection> {

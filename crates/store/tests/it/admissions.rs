@@ -38,7 +38,7 @@ async fn a_member_is_welcomed_as_who_it_is(ground: &Ground) {
         (town.bob.id.clone(), MemberRole::Member, "Newcomer")
     );
     assert_eq!((first.role_tag.as_deref(), first.message_mode.as_str()), (Some("cook"), "inbox"));
-    assert_eq!(first.default_groups.len(), 1);
+    assert_eq!(first.default_groups.as_slice().len(), 1);
     assert_eq!(first.last_seen_at, None);
     let Admitted::Welcome(second) = town.admit(hello()).await else { panic!("not welcome") };
     assert!(second.last_seen_at.unwrap().distance(ground.now()) < Duration::from_secs(10));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use claudemesh_proto::{ConnectionId, MemberId, MemberRole, MeshId, MessageId, Priority, PublicKey, Signature};
 use claudemesh_store::{
     Admission, Admitted, Appended, Claim, Claimed, DeliveryId, NewInvite, NewMesh, NewMessage, Recipient, Redeemed,
-    Redemption, Release, SessionClaim, Settle, Settled, Store, StoreError,
+    Redemption, Release, SaidGroups, SessionClaim, Settle, Settled, Store, StoreError,
 };
 
 use crate::ground::random;
@@ -179,6 +179,7 @@ impl Town {
             expected_member_id: None,
             signature: Signature::from_bytes(random()),
             session,
+            groups: SaidGroups::Nothing,
         }
     }
 

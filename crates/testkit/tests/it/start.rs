@@ -6,7 +6,9 @@ use std::time::Duration;
 use claudemesh_client::{BrokerUrl, Dial, Handshake, MAIL, attest, here, now};
 use claudemesh_keys::{Identity, random_bytes};
 use claudemesh_proto::{MeshId, Priority, PublicKey, Signature};
-use claudemesh_store::{Admission, Admitted, Appended, Clock, NewMesh, NewMessage, Options, SessionClaim, Store};
+use claudemesh_store::{
+    Admission, Admitted, Appended, Clock, NewMesh, NewMessage, Options, SaidGroups, SessionClaim, Store,
+};
 use claudemesh_testkit::process::{Broker, Database};
 use data_encoding::BASE64;
 use tokio::time::timeout;
@@ -72,6 +74,7 @@ async fn fill(broker: &Broker, sessions: &[Arc<Identity>]) -> (MeshId, Identity)
             expected_member_id: None,
             signature: Signature::from_bytes(random_bytes().unwrap()),
             session: Some(SessionClaim { pubkey: session.public(), proven: true }),
+            groups: SaidGroups::Nothing,
         };
         assert!(matches!(store.admit(admission).await.await.unwrap(), Admitted::Welcome(_)));
     }
