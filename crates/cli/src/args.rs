@@ -4,9 +4,13 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, value_parser};
 use claudemesh_client::BrokerUrl;
+use claudemesh_proto::grant::Capability;
+use claudemesh_proto::group::BadGroupName;
+use claudemesh_proto::hello::Group as InGroup;
+use claudemesh_proto::member::MessageMode;
 use claudemesh_proto::message::Invalid;
 use claudemesh_proto::presence::{BadStatus, StatusSource};
-use claudemesh_proto::{DisplayName, MemberRole, Priority, Slug, Status};
+use claudemesh_proto::{DisplayName, GroupName, MemberRole, Priority, Slug, Status};
 
 use crate::exit::Exit;
 
@@ -41,8 +45,18 @@ pub(crate) enum Verb {
     Summary(Summary),
     Visible(Visible),
     /// List who belongs to the mesh
-    #[command(after_help = "JSON: {members: [{memberId, pubkey, displayName, role, joinedAt, online}]}")]
+    #[command(
+        after_help = "JSON: {members: [{memberId, pubkey, displayName, role, joinedAt, online, roleTag?, groups?, \
+        messageMode, lastSeenAt?}]}"
+    )]
     Members,
+    Member(MemberVerb),
+    Group(Group),
+    Grant(Grant),
+    Block(Block),
+    /// List what you let others do to you
+    #[command(after_help = "JSON: {grants: {KEY: [CAPABILITY]}}, without those who may do what everybody may")]
+    Grants,
     Send(Send),
     Inbox(Inbox),
     MsgStatus(MsgStatus),
@@ -185,6 +199,102 @@ pub(crate) struct Visible {
     pub(crate) visible: bool,
 }
 
+/// Change what is known of a member
+#[derive(Debug, Args)]
+pub(crate) struct MemberVerb {
+    #[command(subcommand)]
+    pub(crate) what: MemberWhat,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MemberWhat {
+    Update(UpdateMember),
+}
+
+/// Change what is known of you, or as an admin of anybody
+#[derive(Debug, Args)]
+#[command(after_help = "JSON: {member: {memberId, pubkey, displayName, role, joinedAt, online, roleTag?, groups?, \
+    messageMode, lastSeenAt?}}")]
+pub(crate) struct UpdateMember {
+    /// A name, a key, or the first 8 characters of a key or more [default: you]
+    pub(crate) who: Option<String>,
+    /// The name
+    #[arg(long)]
+    pub(crate) name: Option<DisplayName>,
+    /// Free text beside the name; an empty one takes it away
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) tag: Option<String>,
+    /// A group that new sessions are in, with a role in it if you like; say it again for more
+    #[arg(long, value_name = "NAME[:ROLE]", value_parser = group_with_role)]
+    pub(crate) group: Vec<InGroup>,
+    /// New sessions are in no group
+    #[arg(long, conflicts_with = "group")]
+    pub(crate) no_groups: bool,
+    /// What becomes of messages: push, inbox or off
+    #[arg(long)]
+    pub(crate) mode: Option<MessageMode>,
+    /// member or admin; said by admins only
+    #[arg(long)]
+    pub(crate) role: Option<MemberRole>,
+}
+
+/// Join, leave and list groups
+#[derive(Debug, Args)]
+#[command(
+    after_help = "What is sent to @NAME reaches everybody in NAME and in NAME/anything. Groups are yours, whichever of your sessions joins them.\n\n\
+    JSON: join: {group, role|null, status: \"joined\"}; leave: {group, status: \"left\"}; list: {groups: [{name, role?}]}"
+)]
+pub(crate) struct Group {
+    #[command(subcommand)]
+    pub(crate) what: GroupWhat,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum GroupWhat {
+    /// Join a group, or change your role in it
+    Join {
+        /// 1-64 of a-z, 0-9 and _./-; case does not matter
+        #[arg(value_parser = group)]
+        name: GroupName,
+        /// What you are there
+        #[arg(long)]
+        role: Option<String>,
+    },
+    /// Leave a group
+    Leave {
+        /// Its name
+        #[arg(value_parser = group)]
+        name: GroupName,
+    },
+    /// List the groups that you are in
+    List,
+}
+
+/// Say what somebody may do to you, and nothing else
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Without a word of yours everybody may read, dm, broadcast and state-read. What a blocked sender sends \
+    is refused or held back.\n\nJSON: {name|null, pubkey, capabilities|null}; null is what everybody may"
+)]
+pub(crate) struct Grant {
+    /// A name, a key, or the first 8 characters of a key or more; a member's name stands for all its sessions
+    pub(crate) who: String,
+    /// read, dm, broadcast, state-read, state-write or file-read
+    #[arg(value_name = "CAPABILITY", required_unless_present = "reset")]
+    pub(crate) capabilities: Vec<Capability>,
+    /// Go back to what everybody may
+    #[arg(long, conflicts_with = "capabilities")]
+    pub(crate) reset: bool,
+}
+
+/// Let somebody do nothing to you; undo it with grant --reset
+#[derive(Debug, Args)]
+#[command(after_help = "JSON: {name|null, pubkey, capabilities: []}")]
+pub(crate) struct Block {
+    /// A name, a key, or the first 8 characters of a key or more; a member's name stands for all its sessions
+    pub(crate) who: String,
+}
+
 /// Send a message, sealed for its recipient alone
 #[derive(Debug, Args)]
 #[command(
@@ -274,6 +384,16 @@ fn switch(text: &str) -> Result<bool, &'static str> {
         "off" => Ok(false),
         _ => Err("must be on or off"),
     }
+}
+
+/// `@` is how others write it when they send to it.
+fn group(text: &str) -> Result<GroupName, BadGroupName> {
+    text.strip_prefix('@').unwrap_or(text).parse()
+}
+
+fn group_with_role(text: &str) -> Result<InGroup, BadGroupName> {
+    let (name, role) = text.split_once(':').map_or((text, None), |(name, role)| (name, Some(role.to_owned())));
+    Ok(InGroup { name: group(name)?.to_string(), role })
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

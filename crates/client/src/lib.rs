@@ -18,6 +18,8 @@ mod clock;
 mod config;
 mod connection;
 mod error;
+mod grant;
+mod group;
 mod handshake;
 mod home;
 #[cfg(test)]

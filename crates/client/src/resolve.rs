@@ -105,6 +105,11 @@ impl Roster {
         self.members.iter().find(|member| member.pubkey == *key).map(|member| member.display_name.to_string())
     }
 
+    /// The name of the member or session with this key, if it is known.
+    pub fn resolve_key(&self, key: &PublicKey) -> Option<String> {
+        self.member_name(key).or_else(|| self.by_key(*key).name)
+    }
+
     fn by_key(&self, key: PublicKey) -> Addressee {
         let known = self.everybody().into_iter().find(|one| one.key == key);
         known.unwrap_or(Addressee { key, member_key: None, name: None })

@@ -2,6 +2,7 @@
 
 use claudemesh_client::key_prefix;
 use claudemesh_proto::member::Member;
+use claudemesh_proto::text::one_line;
 use serde_json::json;
 
 use crate::context::Context;
@@ -19,11 +20,12 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
                 member.display_name.to_string(),
                 member.role.as_str().into(),
                 here.into(),
+                member.role_tag.as_deref().map(one_line).unwrap_or_default(),
                 key_prefix(&member.pubkey),
                 you.into(),
             ]
         };
         let rows: Vec<_> = members.iter().map(row).collect();
-        table(output, &["NAME", "ROLE", "PRESENCE", "KEY", ""], &rows)
+        table(output, &["NAME", "ROLE", "PRESENCE", "TAG", "KEY", ""], &rows)
     })
 }

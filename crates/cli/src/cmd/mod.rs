@@ -1,11 +1,14 @@
 //! The verbs, one file each.
 
 mod create;
+mod grant;
+mod group;
 mod inbox;
 mod invite;
 mod join;
 mod leave;
 mod list;
+mod member;
 mod members;
 mod msg_status;
 mod peers;
@@ -36,6 +39,11 @@ pub(crate) async fn run(context: &mut Context, verb: Verb) -> anyhow::Result<()>
         Verb::Summary(asked) => summary::run(context, &asked).await,
         Verb::Visible(asked) => visible::run(context, &asked).await,
         Verb::Members => members::run(context).await,
+        Verb::Member(asked) => member::run(context, asked).await,
+        Verb::Group(asked) => group::run(context, asked).await,
+        Verb::Grant(asked) => grant::grant(context, asked).await,
+        Verb::Block(asked) => grant::block(context, &asked).await,
+        Verb::Grants => grant::list(context).await,
         Verb::Send(asked) => send::run(context, asked).await,
         Verb::Inbox(asked) => inbox::run(context, &asked).await,
         Verb::MsgStatus(asked) => msg_status::run(context, &asked).await,

@@ -10,6 +10,7 @@ mod help;
 mod local;
 #[cfg(test)]
 mod mesh;
+mod people;
 #[cfg(test)]
 mod readme;
 #[cfg(test)]

@@ -53,3 +53,23 @@ create table audit_checkpoint (
     signature text not null,
     primary key (mesh_id, seq)
 );
+
+-- Without `unique (mesh_id, prev_hash)`: an index over random hashes costs five times what the entry costs. That a chain does not fork
+-- follows from the primary key, since each entry is made from the head in the transaction that moves the head on.
+create table audit_log_2 (
+    mesh_id text not null references mesh (id) on delete cascade,
+    seq integer not null,
+    event_type text not null,
+    actor_member_id text,
+    actor_display_name text,
+    payload text not null,
+    prev_hash text not null,
+    hash text not null,
+    hash2 text not null,
+    created_at integer not null,
+    primary key (mesh_id, seq)
+);
+insert into audit_log_2 select mesh_id, seq, event_type, actor_member_id, actor_display_name, payload, prev_hash, hash, hash2,
+    created_at from audit_log;
+drop table audit_log;
+alter table audit_log_2 rename to audit_log;
