@@ -128,6 +128,7 @@ impl Broker {
             running.app.hub.check_invariants();
         }
         let is_empty = running.app.hub.open() == 0;
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, jobs::sweep::log_departures(&running.app)).await;
         let closed = tokio::time::timeout(CLOSE_TIMEOUT, running.app.store.clone().close()).await.is_ok();
         ended && is_empty && closed
     }

@@ -183,33 +183,44 @@ impl Metrics {
         );
         page.gauge("broker_queue_depth", "Deliveries waiting", u64::try_from(gauges.queue_depth).unwrap_or(0));
         page.gauge("broker_db_healthy", "Whether the database answers", u64::from(gauges.is_db_healthy));
-        page.counter("broker_journal_batches_total", "Transactions of the journal", read(&journal.batches));
-        page.counter("broker_journal_requests_total", "Requests in them", read(&journal.requests));
-        page.counter("broker_journal_commit_microseconds_total", "Time spent in them", read(&journal.commit_micros));
-        page.counter("broker_journal_refused_total", "Requests that the database refused", read(&journal.refused));
-        page.counter(
-            "broker_journal_unavailable_total",
-            "Batches that the database could not take",
-            read(&journal.unavailable),
-        );
-        page.histogram("broker_journal_batch_requests", "Requests of a transaction", &journal.batch_sizes, 1.0);
-        let seconds = 1e-6;
-        page.histogram("broker_journal_commit_seconds", "How long transactions take", &journal.commits, seconds);
-        page.histogram("broker_queue_age_seconds", "Age of messages when they are pushed", &self.queue_age, seconds);
+        self.waits(&mut page);
+        journal_page(&mut page, journal);
+        page.0
+    }
+
+    /// How long messages wait.
+    fn waits(&self, page: &mut Page) {
+        page.histogram("broker_queue_age_seconds", "Age of messages when they are pushed", &self.queue_age, SECONDS);
         page.histogram(
             "broker_wake_to_push_seconds",
             "From the commit that claims a message to its push",
             &self.wake_to_push,
-            seconds,
+            SECONDS,
         );
-        page.gauge("broker_wal_bytes", "Size of the SQLite WAL", read(&journal.wal_bytes));
-        page.gauge(
-            "broker_wal_longest_pause_microseconds",
-            "Longest pause for a full checkpoint",
-            read(&journal.longest_pause_micros),
-        );
-        page.0
     }
+}
+
+/// What is measured in microseconds is shown in seconds.
+const SECONDS: f64 = 1e-6;
+
+fn journal_page(page: &mut Page, journal: &Meters) {
+    page.counter("broker_journal_batches_total", "Transactions of the journal", read(&journal.batches));
+    page.counter("broker_journal_requests_total", "Requests in them", read(&journal.requests));
+    page.counter("broker_journal_commit_microseconds_total", "Time spent in them", read(&journal.commit_micros));
+    page.counter("broker_journal_refused_total", "Requests that the database refused", read(&journal.refused));
+    page.counter(
+        "broker_journal_unavailable_total",
+        "Batches that the database could not take",
+        read(&journal.unavailable),
+    );
+    page.histogram("broker_journal_batch_requests", "Requests of a transaction", &journal.batch_sizes, 1.0);
+    page.histogram("broker_journal_commit_seconds", "How long transactions take", &journal.commits, SECONDS);
+    page.gauge("broker_wal_bytes", "Size of the SQLite WAL", read(&journal.wal_bytes));
+    page.gauge(
+        "broker_wal_longest_pause_microseconds",
+        "Longest pause for a full checkpoint",
+        read(&journal.longest_pause_micros),
+    );
 }
 
 #[derive(Default)]

@@ -343,7 +343,9 @@ impl Batch {
         } else if !accepted.is_empty() {
             let last = self.last_delivery(standing).await?;
             let now = self.now;
-            accepted.iter_mut().for_each(|message| message.hand_over(&mut offers, last, now));
+            for message in &mut accepted {
+                message.hand_over(&mut offers, last, now);
+            }
         }
         self.write(&accepted).await?;
         settle::release_unanswered(self, &sorted.releases).await?;

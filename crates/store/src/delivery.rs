@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use claudemesh_proto::text::Verbatim;
 use claudemesh_proto::{ConnectionId, DisplayName, MemberId, MeshId, MessageId, Priority, PublicKey, Timestamp};
 
+use serde::Deserialize;
+
 use crate::batch::Batch;
 use crate::recipient::Recipient;
 use crate::request::Outcome;
@@ -315,22 +317,44 @@ async fn again(batch: &mut Batch, reclaims: &[&Reclaim], offset: usize) -> sqlx:
     Ok(chosen.collect())
 }
 
-/// A message as it is read for a claim, with the place of its row among the chosen ones.
-type Found = (
-    usize,
-    MessageId,
-    PublicKey,
-    PublicKey,
-    MemberId,
-    DisplayName,
-    Priority,
-    String,
-    String,
-    Option<String>,
-    Option<String>,
-    Option<String>,
-    i64,
-);
+/// A message as it is read for a claim, a JSON array of the fields in their order.
+#[derive(Debug, Deserialize)]
+struct Found {
+    /// The place of its row among the chosen ones.
+    place: usize,
+    message_id: MessageId,
+    sender_pubkey: PublicKey,
+    sender_member_pubkey: PublicKey,
+    sender_member_id: MemberId,
+    sender_name: DisplayName,
+    priority: Priority,
+    nonce: String,
+    ciphertext: String,
+    ext: Option<String>,
+    client_message_id: Option<String>,
+    request_fingerprint: Option<String>,
+    created_at: i64,
+}
+
+impl Found {
+    fn letter(self) -> Letter {
+        Letter {
+            message_id: self.message_id,
+            sender_pubkey: self.sender_pubkey,
+            sender_member_pubkey: self.sender_member_pubkey,
+            sender_member_id: self.sender_member_id,
+            sender_name: self.sender_name,
+            priority: self.priority,
+            nonce: self.nonce,
+            ciphertext: self.ciphertext,
+            ext: self.ext.and_then(|ext| serde_json::value::RawValue::from_string(ext).ok()),
+            client_message_id: self.client_message_id,
+            request_fingerprint: self.request_fingerprint,
+            created_at: Timestamp::from_millis(self.created_at),
+            written: OnceLock::new(),
+        }
+    }
+}
 
 /// Marks the chosen rows as claimed, and reads their messages.
 async fn take(
@@ -369,33 +393,9 @@ async fn take(
     let found = found.map_err(|error| sqlx::Error::Protocol(error.to_string()))?;
     let mut chosen: Vec<Option<Chosen>> = chosen.into_iter().map(Some).collect();
     let claimed = found.into_iter().filter_map(|row| {
-        #[rustfmt::skip]
-        let (index, message_id, sender_pubkey, sender_member_pubkey, sender_member_id, sender_name,
-            priority, nonce, ciphertext, ext, client_message_id, request_fingerprint, created_at) = row;
-        let Chosen { request, delivery, seq, size_bytes, recipient, until } = chosen.get_mut(index)?.take()?;
-        let claimed = Claimed {
-            delivery: DeliveryId(delivery),
-            seq,
-            recipient,
-            size_bytes,
-            until,
-            committed_at: None,
-            letter: Arc::new(Letter {
-                message_id,
-                sender_pubkey,
-                sender_member_pubkey,
-                sender_member_id,
-                sender_name,
-                priority,
-                nonce,
-                ciphertext,
-                ext: ext.and_then(|ext| serde_json::value::RawValue::from_string(ext).ok()),
-                client_message_id,
-                request_fingerprint,
-                created_at: Timestamp::from_millis(created_at),
-                written: OnceLock::new(),
-            }),
-        };
+        let Chosen { request, delivery, seq, size_bytes, recipient, until } = chosen.get_mut(row.place)?.take()?;
+        let (delivery, letter) = (DeliveryId(delivery), Arc::new(row.letter()));
+        let claimed = Claimed { delivery, seq, recipient, size_bytes, until, committed_at: None, letter };
         Some((request, claimed))
     });
     Ok(claimed.collect())

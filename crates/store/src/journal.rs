@@ -263,7 +263,9 @@ impl Shard {
         let now = self.tools.clock.instant();
         for outcome in &mut outcomes {
             if let Outcome::Claimed(rows) = outcome {
-                rows.iter_mut().for_each(|row| row.committed_at = Some(now));
+                for row in rows {
+                    row.committed_at = Some(now);
+                }
             }
         }
         Ok((outcomes, rings))

@@ -200,7 +200,7 @@ pub(crate) fn decide<'a>(
     Ok((outcomes, accepted))
 }
 
-impl<'a> Accepted<'a> {
+impl Accepted<'_> {
     /// The columns of its `message`, as the batch writes them.
     pub(crate) fn message_row(&self) -> impl serde::Serialize {
         let Self { message, id, seq, .. } = self;

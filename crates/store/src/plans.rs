@@ -74,6 +74,7 @@ async fn live(store: &Store) {
             signature: Signature::from_bytes([number; 64]),
             session: Some(SessionClaim { pubkey: session, proven }),
             groups: SaidGroups::Own(groups.clone()),
+            is_arrival: true,
         };
         store.admit(admission).await.await.unwrap();
     }

@@ -7,6 +7,7 @@ use claudemesh_proto::hello::SelfEditable;
 use claudemesh_proto::{DisplayName, GroupSet, MemberId, MemberRole, MeshId, PublicKey, Signature, Timestamp};
 
 use crate::Store;
+use crate::audit::Event;
 use crate::batch::Batch;
 use crate::error::StoreError;
 use crate::peer_state::{self, Remembered, SaidGroups, StateRow, in_force, read_groups};
@@ -27,6 +28,8 @@ pub struct Admission {
     pub session: Option<SessionClaim>,
     /// What it says of groups.
     pub groups: SaidGroups,
+    /// Whether a presence begins with it, and does not go on: that is logged.
+    pub is_arrival: bool,
 }
 
 /// A session key named in a handshake.
@@ -143,6 +146,9 @@ pub(crate) async fn admit(batch: &mut Batch, admissions: &[&Admission]) -> sqlx:
             if found.state.is_none() || groups.is_some() {
                 regrouped.insert((&admission.mesh_id, welcome.member_id.clone()), groups.clone());
             }
+            if admission.is_arrival {
+                batch.record(arrival(admission, welcome));
+            }
             accepted_now.insert((&admission.mesh_id, admission.signature));
             handshakes.push((&admission.mesh_id, admission.signature));
             seen.push((&admission.mesh_id, welcome.member_id.clone()));
@@ -180,6 +186,25 @@ impl Store {
         tx.connection().execute(REFRESH, &[(&json(&open)?).into(), now.into()]).await?;
         Ok(tx.commit().await?)
     }
+}
+
+/// The entry that says who came.
+fn arrival(admission: &Admission, welcome: &Welcome) -> Event {
+    let groups = match &admission.groups {
+        SaidGroups::Own(groups) | SaidGroups::Also(groups) => groups,
+        SaidGroups::Nothing => &welcome.groups,
+    };
+    let pubkey = admission.member_pubkey;
+    let payload = match admission.session.filter(|session| session.proven) {
+        Some(session) => serde_json::json!({
+            "pubkey": pubkey, "session_pubkey": session.pubkey, "groups": groups, "via": "session_hello", "role": "session",
+        }),
+        None => serde_json::json!({
+            "pubkey": pubkey, "groups": groups, "restored": welcome.remembered.is_some(), "role": "control-plane",
+        }),
+    };
+    let actor = Some((welcome.member_id.clone(), welcome.display_name.clone()));
+    Event { mesh_id: admission.mesh_id.clone(), event: "peer_joined", actor, payload }
 }
 
 /// What the tables say about one handshake.

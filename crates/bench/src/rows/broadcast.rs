@@ -26,17 +26,17 @@ pub(crate) async fn run(stage: &Stage) -> anyhow::Result<Vec<Figure>> {
     }
     let (writer, _pushes) = mesh.connect(0).await?;
     let mut letters = Letters::new(0)?;
-    let mut sent = 0;
+    let mut expected = 0;
     let mut figures = Vec::new();
-    for (load, is_measured) in [(stage.sizes.warm_up, false), (stage.sizes.load, true)] {
+    for (load, is_counted) in [(stage.sizes.warm_up, false), (stage.sizes.load, true)] {
         let meter = Meter::start(&broker).await?;
         let started = Instant::now();
         let broadcasts = send_all(&writer, WINDOW, || (started.elapsed() < load).then(|| letters.to("*"))).await?;
         let deliveries = broadcasts * u64::try_from(audience)?;
-        sent += deliveries;
-        settled(&broker, &mut readers, &acknowledged, sent).await?;
+        expected += deliveries;
+        settled(&broker, &mut readers, &acknowledged, expected).await?;
         let spent = meter.stop().await?;
-        if is_measured {
+        if is_counted {
             let rate = float(deliveries) / spent.wall.as_secs_f64();
             let name = format!("broadcast to {audience} members, deliveries");
             let figure = Figure::speed(name, rate, "1/s").target_on(&stage.database, 50_000.0);

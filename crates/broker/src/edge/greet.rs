@@ -160,11 +160,19 @@ async fn admit(
     let lease = LeaseKey::named_in(&greeting);
     let has_room = greeting.mesh_id().parse().map_or(true, |mesh| app.hub.has_room(&mesh, lease.as_ref()));
     let Verified { admission, place, peer_role } = greeting.verify(app.clock.now(), has_room)?;
-    let admission = Admission { groups, ..admission };
+    let is_arrival = !app.hub.goes_on(&admission.mesh_id, lease.as_ref());
+    let admission = Admission { groups, is_arrival, ..admission };
     let admitted = app.store.admit(admission.clone()).await.await.map_err(Fault::from)?;
     let welcome = welcome(admitted, peer_role)?;
+    let turned_away = |rejection| {
+        // The log says already that it came.
+        if is_arrival {
+            app.hub.note_departure(&admission.mesh_id, &welcome.member_id, &welcome.display_name);
+        }
+        NotAdmitted::Rejected(rejection)
+    };
     if !app.limits.may_enter(&admission.mesh_id, &welcome.member_id, app.clock.now()) {
-        return Err(Rejection::too_often().into());
+        return Err(turned_away(Rejection::too_often()));
     }
     let (presence_id, connection, hook_token) = fresh_ids().map_err(|_| Fault::unavailable())?;
     let needs_a_moment = place.capabilities.as_ref().is_none_or(Vec::is_empty);
@@ -174,7 +182,7 @@ async fn admit(
     let is_quiet = presence.is_quiet;
     let said_groups = admission.groups != SaidGroups::Nothing;
     let Entered { seat, reattached, predecessor, relieved } =
-        app.hub.enter(presence, connection).ok_or_else(Rejection::capacity)?;
+        app.hub.enter(presence, connection).ok_or_else(|| turned_away(Rejection::capacity()))?;
     for connection in relieved {
         // What is sent once the client knows that it is here must not go to who had the turn before.
         drop(app.store.withdraw(Withdraw { mesh_id: admission.mesh_id.clone(), connection }).await);

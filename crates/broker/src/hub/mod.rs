@@ -4,6 +4,7 @@
 //! - A connection that breaks keeps its presence as a lease for the grace time; one that closes leaves at once.
 //! - [`Hub::ring`] wakes the one connection that a recipient's mail goes to.
 
+mod departures;
 mod doorbell;
 mod lease;
 mod news;
@@ -20,12 +21,13 @@ use std::time::Duration;
 use claudemesh_proto::hello::RestoredStats;
 use claudemesh_proto::presence::{Peer, StatusSource};
 use claudemesh_proto::{ConnectionId, DisplayName, MemberId, MeshId, PresenceId, PublicKey, Status};
-use claudemesh_store::{Clock, Recipient, Ring};
+use claudemesh_store::{Clock, Event, Recipient, Ring};
 
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use crate::close::Close;
 
+use departures::Departures;
 pub(crate) use doorbell::Doorbell;
 pub(crate) use lease::LeaseKey;
 pub(crate) use presence::{Arrival, Presence, directory, name};
@@ -63,6 +65,7 @@ pub(crate) struct Hub {
     capacity: Capacity,
     spans: Spans,
     clock: Clock,
+    departures: Departures,
 }
 
 /// Whom a hook's report was about.
@@ -94,7 +97,14 @@ pub(crate) struct Takes {
 
 impl Hub {
     pub(crate) fn new(capacity: Capacity, spans: Spans, clock: Clock) -> Self {
-        Self { directory: Mutex::default(), rooms: Mutex::default(), capacity, spans, clock }
+        Self {
+            directory: Mutex::default(),
+            rooms: Mutex::default(),
+            capacity,
+            spans,
+            clock,
+            departures: Departures::default(),
+        }
     }
 
     /// Whether one more connection fits the mesh and the node. A connection that takes up a lease or replaces another always does.
@@ -119,7 +129,7 @@ impl Hub {
             return None;
         }
         let mesh_id = presence.mesh_id.clone();
-        let room = rooms.entry(mesh_id.clone()).or_default();
+        let room = rooms.entry(mesh_id.clone()).or_insert_with(|| Room::new(self.departures.clone()));
         if !room.holds(&presence.lease) {
             room.make_room(&presence.member_id, (self.capacity.member, self.capacity.mesh), now);
         }
@@ -318,6 +328,26 @@ impl Hub {
         if let Some(room) = rooms.get_mut(mesh) {
             room.end_leases(self.clock.now(), self.spans.grace);
         }
+    }
+
+    /// Somebody was let in and found no seat.
+    pub(crate) fn note_departure(&self, mesh: &MeshId, member: &MemberId, name: &DisplayName) {
+        self.departures.note(mesh, member, name);
+    }
+
+    /// The ends of presences that are to be logged.
+    pub(crate) fn take_departures(&self) -> Vec<Event> {
+        self.departures.take()
+    }
+
+    /// Those that could not be logged.
+    pub(crate) fn give_back_departures(&self, events: Vec<Event>) {
+        self.departures.give_back(events);
+    }
+
+    /// Whether somebody would go on with the presence that this lease names.
+    pub(crate) fn goes_on(&self, mesh: &MeshId, lease: Option<&LeaseKey>) -> bool {
+        self.rooms().get(mesh).is_some_and(|room| lease.is_some_and(|lease| room.holds(lease)))
     }
 
     /// Tells every connection to close, because the broker stops.

@@ -11,12 +11,14 @@ use claudemesh_store::Recipient;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use crate::close::Close;
+use crate::hub::departures::Departures;
 use crate::hub::news::{self, News};
 use crate::hub::whereabouts::Whereabouts;
 use crate::hub::{Doorbell, LeaseKey, Parting, Presence, Takes};
 
 #[derive(Debug, Default)]
 pub(super) struct Room {
+    departures: Departures,
     presences: HashMap<PresenceId, Occupant>,
     leases: HashMap<LeaseKey, PresenceId>,
     members: HashMap<MemberId, Vec<PresenceId>>,
@@ -100,6 +102,10 @@ impl Occupant {
 }
 
 impl Room {
+    pub(super) fn new(departures: Departures) -> Self {
+        Self { departures, ..Self::default() }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.presences.is_empty()
     }
@@ -139,6 +145,7 @@ impl Room {
             is_new = !is_same_member;
             if is_new {
                 self.tell(News::Left, &old.presence, now);
+                self.departures.add(&old.presence);
             }
             reattached = is_same_member && (presence.peer.peer_role == PeerRole::Session || !old.is_open());
             if reattached {
@@ -401,6 +408,7 @@ impl Room {
     fn end(&mut self, presence_id: &PresenceId, now: Timestamp) -> Option<Occupant> {
         let occupant = self.remove(presence_id)?;
         self.tell(News::Left, &occupant.presence, now);
+        self.departures.add(&occupant.presence);
         Some(occupant)
     }
 

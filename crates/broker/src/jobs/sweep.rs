@@ -4,6 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use claudemesh_store::StoreError;
+
+use crate::app::App;
 use crate::edge::server::Running;
 
 const LEASES_EVERY: Duration = Duration::from_secs(1);
@@ -19,12 +22,29 @@ pub(crate) async fn presences(running: Arc<Running>) {
     let mut rested_at = app.clock.now();
     while running.stop.run_until_cancelled(ticks.tick()).await.is_some() {
         app.hub.end_leases();
+        log_departures(app).await;
         let now = app.clock.now();
         if now.distance(rested_at) >= STATUSES_EVERY {
             rested_at = now;
             app.metrics.rested(app.hub.rest());
         }
     }
+}
+
+/// Logs who has left; what cannot be logged now is tried again.
+pub(crate) async fn log_departures(app: &App) {
+    let mut logging = Vec::new();
+    for event in app.hub.take_departures() {
+        logging.push((event.clone(), app.store.record(event).await));
+    }
+    let mut left = Vec::new();
+    for (event, logged) in logging {
+        match logged.await {
+            Ok(()) | Err(StoreError::Refused(_)) => {}
+            Err(StoreError::Unavailable(_)) => left.push(event),
+        }
+    }
+    app.hub.give_back_departures(left);
 }
 
 /// Sweeps the tables until the broker stops; a sweep under way is given up then, and what it has not done is done after the start.

@@ -153,6 +153,7 @@ fn admission(
         signature,
         session: None,
         groups: SaidGroups::Nothing,
+        is_arrival: true,
     })
 }
 

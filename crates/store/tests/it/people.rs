@@ -180,6 +180,7 @@ impl Town {
             signature: Signature::from_bytes(random()),
             session,
             groups: SaidGroups::Nothing,
+            is_arrival: true,
         }
     }
 

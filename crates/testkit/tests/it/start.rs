@@ -75,6 +75,7 @@ async fn fill(broker: &Broker, sessions: &[Arc<Identity>]) -> (MeshId, Identity)
             signature: Signature::from_bytes(random_bytes().unwrap()),
             session: Some(SessionClaim { pubkey: session.public(), proven: true }),
             groups: SaidGroups::Nothing,
+            is_arrival: true,
         };
         assert!(matches!(store.admit(admission).await.await.unwrap(), Admitted::Welcome(_)));
     }
