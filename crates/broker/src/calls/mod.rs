@@ -38,16 +38,13 @@ pub(crate) async fn answer(
 ) -> Result<Option<BrokerFrame>, Fault> {
     let answered = match frame {
         ClientFrame::SetStatus(request) => return presence::set_status(app, live, &request).map(|()| None),
-        ClientFrame::SetSummary(request) => {
-            presence::set_summary(app, live, &request);
-            return Ok(None);
-        }
+        ClientFrame::SetSummary(request) => return presence::set_summary(app, live, &request).await.map(|()| None),
         ClientFrame::SetStats(request) => {
             presence::set_stats(app, live, request);
             return Ok(None);
         }
-        ClientFrame::SetVisible(request) => Ok(presence::set_visible(app, live, &request, request_id)),
-        ClientFrame::SetProfile(request) => Ok(presence::set_profile(app, live, request, request_id)),
+        ClientFrame::SetVisible(request) => presence::set_visible(app, live, &request, request_id).await,
+        ClientFrame::SetProfile(request) => presence::set_profile(app, live, request, request_id).await,
         ClientFrame::ListPeers(_) => Ok(presence::list(app, live)),
         ClientFrame::MemberList(_) => member::list(app, live).await,
         ClientFrame::MemberUpdate(request) => member::update(app, live, request).await,

@@ -32,21 +32,33 @@ pub(crate) fn set_status(app: &App, live: &Live, request: &SetStatus) -> Result<
 }
 
 /// What the caller works on. Nothing answers this, so what is too long is cut instead of refused.
-pub(crate) fn set_summary(app: &App, live: &Live, request: &SetSummary) {
+pub(crate) async fn set_summary(app: &App, live: &Live, request: &SetSummary) -> Result<(), Fault> {
     let summary = cut(&one_line(&request.summary), MAX_SUMMARY_CHARS);
     app.hub.change(&live.mesh_id, live.seat.presence_id(), |presence| {
         Arc::make_mut(&mut presence.peer).summary.clone_from(&summary);
     });
+    Ok(app.store.set_summary(&live.mesh_id, &live.member_id, &summary.unwrap_or_default()).await?)
 }
 
-/// Whether others see the caller.
-pub(crate) fn set_visible(app: &App, live: &Live, request: &SetVisible, request_id: Option<&str>) -> BrokerFrame {
+/// Whether others see the caller. For broadcasts it counts what its member said last, so that is kept first.
+pub(crate) async fn set_visible(
+    app: &App,
+    live: &Live,
+    request: &SetVisible,
+    request_id: Option<&str>,
+) -> Result<BrokerFrame, Fault> {
+    app.store.set_visible(&live.mesh_id, &live.member_id, request.visible).await?;
     app.hub.show(&live.mesh_id, live.seat.presence_id(), request.visible);
-    done(request_id)
+    Ok(done(request_id))
 }
 
 /// Who the caller is; what it does not say stays, and what it says to be empty goes.
-pub(crate) fn set_profile(app: &App, live: &Live, request: SetProfile, request_id: Option<&str>) -> BrokerFrame {
+pub(crate) async fn set_profile(
+    app: &App,
+    live: &Live,
+    request: SetProfile,
+    request_id: Option<&str>,
+) -> Result<BrokerFrame, Fault> {
     let said = Profile {
         avatar: request.avatar.map(|avatar| cut(&one_line(&avatar), MAX_AVATAR_CHARS).unwrap_or_default()),
         title: request.title.map(|title| cut(&one_line(&title), MAX_NAME_CHARS).unwrap_or_default()),
@@ -55,11 +67,16 @@ pub(crate) fn set_profile(app: &App, live: &Live, request: SetProfile, request_i
             .capabilities
             .map(|all| all.iter().filter_map(|one| cut(&one_line(one), MAX_NAME_CHARS)).take(MAX_SKILLS).collect()),
     };
+    let mut own = None;
     app.hub.change(&live.mesh_id, live.seat.presence_id(), |presence| {
         let peer = Arc::make_mut(&mut presence.peer);
         peer.profile = merge(peer.profile.take().unwrap_or_default(), &said);
+        if presence.id == *live.seat.presence_id() {
+            own.clone_from(&presence.peer.profile);
+        }
     });
-    done(request_id)
+    app.store.set_profile(&live.mesh_id, &live.member_id, &own.unwrap_or_default()).await?;
+    Ok(done(request_id))
 }
 
 /// What the caller has done since it connected, as it counts itself.
