@@ -312,6 +312,12 @@ impl Wire {
         self.kept.iter().filter(|frame| frame["type"] == kind).count()
     }
 
+    /// Forgets what was read while something else was waited for.
+    pub fn forget(&mut self) {
+        self.kept.clear();
+        self.events.clear();
+    }
+
     /// The next ack, or the Close that came instead; `None` when the line ended without one.
     pub async fn ack_or_close(&mut self) -> Result<Value, Option<(u16, String)>> {
         loop {

@@ -1,6 +1,6 @@
-//! A small model of the store, and random lives led on both: D2 to D7 and D10 without a broker around them.
+//! T1: a small model of the store, and random lives led on both: D2 to D7 and D10 without a broker around them.
 //!
-//! `CLAUDEMESH_STORE_CASES` sets how many lives are tried.
+//! `CLAUDEMESH_PROVE_T1` sets how many lives are tried.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::ground::{Ground, TTL};
 use crate::people::{LEASE, Person, Town, fresh_connection, kept, texts};
 
 const CONNECTIONS: usize = 3;
-const DEFAULT_CASES: u32 = 48;
+const DEFAULT_CASES: u32 = 500;
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -204,7 +204,7 @@ impl Life<'_> {
 
 /// Many lives on one database, each in a mesh of its own.
 fn lives_agree_with_the_model(runtime: &tokio::runtime::Runtime, ground: &Ground) {
-    let cases = std::env::var("CLAUDEMESH_STORE_CASES").ok().and_then(|text| text.parse().ok());
+    let cases = std::env::var("CLAUDEMESH_PROVE_T1").ok().and_then(|text| text.parse().ok());
     let config = Config { cases: cases.unwrap_or(DEFAULT_CASES), failure_persistence: None, ..Config::default() };
     let store = std::cell::RefCell::new(Some(runtime.block_on(ground.open())));
     let outcome = TestRunner::new(config).run(&proptest::collection::vec(step(), 1..40), |steps| {

@@ -1,10 +1,11 @@
-//! Killed under load, at random moments and at every named point: D1 to D7 and D13.
+//! T4: killed under load, at random moments and at every named point: D1 to D7 and D13.
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
 
 use claudemesh_testkit::checker::Trouble;
 use claudemesh_testkit::process::{Broker, Database};
+use claudemesh_testkit::proof;
 use tokio::time::sleep;
 
 use crate::load::{Load, broker};
@@ -14,7 +15,7 @@ on_both!(kills_at_random_moments_lose_nothing, crashes_at_named_points_lose_noth
 
 async fn kills_at_random_moments_lose_nothing(database: Database) {
     let mut seed = Seed::of_run();
-    let kills = std::env::var("CLAUDEMESH_CRASH_KILLS").map_or(KILLS, |text| text.parse().expect("a number of kills"));
+    let kills = proof::size("T4", KILLS);
     let mut broker = broker(database);
     let mut slowest = broker.start().await;
     let mut load = Load::start(&broker, &seed.branch(1000)).await;
@@ -39,6 +40,7 @@ async fn kills_at_random_moments_lose_nothing(database: Database) {
     let tally = load.judge(&broker, Trouble::Broker).await;
     assert!(tally.acked > 100 && tally.repeated > 0 && tally.retried > 0, "too little happened: {tally:?}");
     broker.remove().await;
+    proof::held("T4", kills, "kills at random moments");
 }
 
 async fn crashes_at_named_points_lose_nothing(database: Database) {

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `CLAUDEMESH_TEST_POSTGRES` | a PostgreSQL server; `cargo xtask test` starts one |
 //! | `CLAUDEMESH_CRASH_SEED` | repeats the schedule of an earlier run, which printed it |
-//! | `CLAUDEMESH_CRASH_KILLS` | kills at random moments per database instead of 20 |
+//! | `CLAUDEMESH_PROVE_T4` | kills at random moments per database instead of 20 |
 //! | `CLAUDEMESH_CRASH_KEEP` | a directory for the ledgers of a failed run |
 //!
 //! The seed decides what is sent, when connections end and when the broker is killed. How far each process has come by then is up
@@ -37,6 +37,7 @@ macro_rules! on_both {
     };
 }
 
+mod canaries;
 mod claims;
 mod client;
 mod cluster;
