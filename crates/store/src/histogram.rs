@@ -78,7 +78,9 @@ mod tests {
     #[test]
     fn a_value_counts_from_its_bound_on() {
         let sizes = Histogram::new(&[1, 10]);
-        [0, 1, 2, 10, 11].into_iter().for_each(|value| sizes.observe(value));
+        for value in [0, 1, 2, 10, 11] {
+            sizes.observe(value);
+        }
         assert_eq!(sizes.cumulative().collect::<Vec<_>>(), [(Some(1), 2), (Some(10), 4), (None, 5)]);
         assert_eq!(sizes.sum(), 24);
     }
