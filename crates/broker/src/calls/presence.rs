@@ -59,6 +59,9 @@ pub(crate) async fn set_profile(
     request: SetProfile,
     request_id: Option<&str>,
 ) -> Result<BrokerFrame, Fault> {
+    if request == SetProfile::default() {
+        return Ok(done(request_id));
+    }
     let said = Profile {
         avatar: request.avatar.map(|avatar| cut(&one_line(&avatar), MAX_AVATAR_CHARS).unwrap_or_default()),
         title: request.title.map(|title| cut(&one_line(&title), MAX_NAME_CHARS).unwrap_or_default()),

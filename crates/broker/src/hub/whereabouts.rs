@@ -151,14 +151,16 @@ impl Directory {
 
     /// Keeps what a hook said of a session that is not here yet.
     pub(super) fn keep(&mut self, report: Report, now: Timestamp) {
-        if self.pending.values().map(HashMap::len).sum::<usize>() >= MAX_PENDING {
-            self.sweep(now);
-        }
+        let Report { process, status, .. } = report;
         let all: usize = self.pending.values().map(HashMap::len).sum();
-        let of_address = self.pending.entry(report.process.address).or_default();
-        let is_known = of_address.contains_key(&report.process);
-        if is_known || of_address.len() < MAX_PENDING_OF_ADDRESS && all < MAX_PENDING {
-            of_address.insert(report.process, (report.status, now));
+        let of_address = self.pending.get_mut(&process.address);
+        if let Some(said) = of_address.and_then(|of_address| of_address.get_mut(&process)) {
+            *said = (status, now);
+            return;
+        }
+        let of_address = self.pending.get(&process.address).map_or(0, HashMap::len);
+        if all < MAX_PENDING && of_address < MAX_PENDING_OF_ADDRESS {
+            self.pending.entry(process.address).or_default().insert(process, (status, now));
         }
     }
 
@@ -196,4 +198,75 @@ fn names(it: &Whereabouts) -> [Name<'_>; 3] {
 
 fn is_waiting(at: Timestamp, now: Timestamp) -> bool {
     at <= now && now.distance(at) <= PENDING_FOR
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_millis(seconds * 1000)
+    }
+
+    fn report(address: u32, pid: i64) -> Report {
+        let address = Some(IpAddr::V4(address.into()));
+        Report {
+            process: Process { address, pid, cwd: "/a".into() },
+            session_id: String::new(),
+            status: Status::Working,
+        }
+    }
+
+    fn waiting(directory: &Directory) -> usize {
+        directory.pending.values().map(HashMap::len).sum()
+    }
+
+    fn whereabouts(number: u8, session_id: &str, is_session: bool) -> Whereabouts {
+        Whereabouts {
+            mesh_id: "m".parse().unwrap(),
+            presence_id: PresenceId::from_random([number; 32]),
+            connection: ConnectionId::from_random([number; 32]),
+            number: 0,
+            is_session,
+            session_id: session_id.into(),
+            process: report(1, 7).process,
+            token: [number; 32],
+        }
+    }
+
+    #[test]
+    fn what_waits_is_bounded_by_address_and_in_all_and_goes_by_itself() {
+        let mut directory = Directory::default();
+        (0..1000).for_each(|pid| directory.keep(report(1, pid), at(0)));
+        assert_eq!(waiting(&directory), MAX_PENDING_OF_ADDRESS);
+        (0..5000).for_each(|address| directory.keep(report(address, 1), at(0)));
+        assert_eq!(waiting(&directory), MAX_PENDING);
+        assert!(directory.pending.len() <= MAX_PENDING, "who is not kept leaves nothing behind");
+        // The same process again replaces what it said before, also when there is no room.
+        directory.keep(Report { status: Status::Idle, ..report(1, 1) }, at(5));
+        assert_eq!(directory.pending[&report(1, 1).process.address][&report(1, 1).process], (Status::Idle, at(5)));
+        directory.sweep(at(11));
+        assert_eq!(waiting(&directory), 1);
+        directory.sweep(at(16));
+        assert!(directory.pending.is_empty());
+    }
+
+    #[test]
+    fn who_leaves_is_found_by_nothing() {
+        let mut directory = Directory::default();
+        let [old, command, new] = [(1, "s", true), (2, "s", false), (3, "t", true)]
+            .map(|(number, session_id, is_session)| directory.enter(whereabouts(number, session_id, is_session)));
+        let asked = Report { session_id: "s".into(), ..report(1, 7) };
+        let found = |directory: &Directory| -> Vec<PresenceId> {
+            directory.candidates(&asked).into_iter().map(|it| it.presence_id.clone()).collect()
+        };
+        let order = [&old, &command, &new, &old, &command, &new, &old, &command].map(|it| it.presence_id.clone());
+        assert_eq!(found(&directory), order);
+        for it in [&old, &command, &new] {
+            assert!(directory.with_token(&it.token).is_some());
+            directory.leave(it);
+            assert!(directory.with_token(&it.token).is_none());
+        }
+        assert!(found(&directory).is_empty() && directory.by_name.is_empty() && directory.by_token.is_empty());
+    }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use claudemesh_proto::text::base64;
-use claudemesh_testkit::{Setup, TestMesh, letter, merged};
+use claudemesh_testkit::{Request, Setup, TestMesh, letter, merged};
 use serde_json::json;
 
 /// Where logs go.
@@ -66,6 +66,11 @@ async fn logs_hold_no_body_nonce_token_place_or_whole_key() {
     sender.ask(json!({"type": "invite_create", "token": token})).await;
     sender.ask(json!({"type": "invite_create", "token": format!("{token}x")})).await;
     mesh.refusal(&merged(ann.hello(), json!({"signature": "00"}))).await;
+    let hook_token = sender.greeting["hookToken"].as_str().unwrap().to_owned();
+    let hook = Request::post("/hook/set-status", &json!({"cwd": "/canary/working/directory", "status": "working"}));
+    for authorization in [hook_token.clone(), format!("{hook_token}x")] {
+        mesh.http(&hook.clone().header("Authorization", &format!("Bearer {authorization}"))).await;
+    }
     let setup_token = std::fs::read_to_string(mesh.data_dir().join("setup-token")).unwrap();
     let log = pages.0.lock().unwrap().clone();
     assert!(holds(&log, "a mesh was made"), "something was logged");
@@ -75,6 +80,7 @@ async fn logs_hold_no_body_nonce_token_place_or_whole_key() {
         "extension",
         &token,
         &setup_token,
+        &hook_token,
         "/canary",
         "canary-host",
         "canary name",
