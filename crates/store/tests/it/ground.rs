@@ -149,6 +149,15 @@ impl Ground {
         }
     }
 
+    /// Removes what earlier meshes have left on PostgreSQL, where [`Ground::pass`] would touch all of it.
+    pub(crate) async fn empty(&self) {
+        if self.is_postgres() {
+            for (table, _) in DATED {
+                self.sql(&format!("delete from {table}")).await;
+            }
+        }
+    }
+
     /// What was rung since the last time this was asked.
     pub(crate) fn rings(&self) -> Vec<Ring> {
         std::mem::take(&mut *self.rings.lock().unwrap())

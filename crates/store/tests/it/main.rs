@@ -25,6 +25,7 @@ mod groups;
 mod growth;
 mod life;
 mod limits;
+mod lives;
 mod members;
 mod meshes;
 mod model;
