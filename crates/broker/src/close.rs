@@ -10,6 +10,10 @@ pub(crate) struct Close {
 impl Close {
     /// Another connection took up the same lease.
     pub(crate) const REPLACED: Self = Self { code: 1000, reason: "session_replaced" };
+    /// An admin closed the connection; its client may come back at once.
+    pub(crate) const DISCONNECTED: Self = Self { code: 1000, reason: "disconnected" };
+    /// The same, because nothing was heard on it.
+    pub(crate) const DISCONNECTED_STALE: Self = Self { code: 1000, reason: "disconnected_stale" };
     /// The broker stops.
     pub(crate) const SHUTTING_DOWN: Self = Self { code: 1001, reason: "shutting down" };
     /// Bytes that are no WebSocket.
@@ -23,8 +27,17 @@ impl Close {
     /// Said to who does not read, behind everything that was written before: it arrives when reading begins again at once, and a
     /// reader who wakes later finds the line ended.
     pub(crate) const SLOW_CONSUMER: Self = Self { code: 1013, reason: "slow consumer" };
+    /// An admin sent the session away: its client stays away, or is refused for a while.
+    pub(crate) const KICKED: Self = Self { code: 4001, reason: "kicked" };
+    /// The same, because nothing was heard from it.
+    pub(crate) const KICKED_STALE: Self = Self { code: 4001, reason: "kicked_stale" };
     /// The member was removed: its client need not come back.
     pub(crate) const BANNED: Self = Self { code: 4002, reason: "banned" };
+
+    /// Whether nothing that still comes in is listened to, and nothing more is handed out.
+    pub(crate) const fn is_at_once(self) -> bool {
+        matches!(self.code, 4001 | 4002)
+    }
 
     /// A handshake was refused, with the word of the error before it.
     pub(crate) const fn policy_violation(reason: &'static str) -> Self {

@@ -104,6 +104,7 @@ impl Broker {
         running.tasks.spawn(server::accept(listener, Arc::clone(&running)));
         running.tasks.spawn(jobs::sweep::presences(Arc::clone(&running)));
         running.tasks.spawn(jobs::sweep::rows(Arc::clone(&running)));
+        running.tasks.spawn(jobs::removed::connections(Arc::clone(&running)));
         Ok(Self { running, public_url, new_setup_token })
     }
 

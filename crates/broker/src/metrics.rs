@@ -8,7 +8,7 @@ use claudemesh_proto::{Priority, Timestamp};
 use claudemesh_store::{Claimed, Histogram, Meters};
 
 /// Why a connection was refused, as the `reason` label says it.
-const REJECTIONS: [&str; 19] = [
+const REJECTIONS: [&str; 20] = [
     "attestation_bad_signature",
     "attestation_expired",
     "attestation_malformed",
@@ -18,6 +18,7 @@ const REJECTIONS: [&str; 19] = [
     "bad_session_pubkey",
     "bad_signature",
     "capacity",
+    "kicked",
     "malformed",
     "parent_member_id_mismatch",
     "rate_limit",

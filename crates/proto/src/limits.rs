@@ -40,3 +40,5 @@ pub const MAX_AVATAR_CHARS: usize = 512;
 pub const MAX_BIO_CHARS: usize = 1024;
 /// Most things that a profile says somebody is good at; each is as long as a name.
 pub const MAX_SKILLS: usize = 32;
+/// Fewest characters by which a key is named where that has consequences.
+pub const MIN_KEY_PREFIX: usize = 12;

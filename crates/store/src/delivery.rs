@@ -283,12 +283,13 @@ fn choose(
     may_get_more
 }
 
-/// Finds which rows a connection still holds unacknowledged.
+/// Finds which rows a connection still holds unacknowledged. A member who was removed holds none.
 async fn again(batch: &mut Batch, reclaims: &[&Reclaim], offset: usize) -> sqlx::Result<Vec<Chosen>> {
     const HELD: Sql = folded!(
         "cast(r.value ->> 0 as bigint), d.id, d.message_seq, d.size_bytes, d.recipient, cast(r.value ->> 2 as bigint)",
         " left join delivery d on d.id = cast(r.value ->> 1 as bigint) \
-         where coalesce(d.state, '') = 'queued' and coalesce(d.claim_connection, '') = r.value ->> 3"
+          left join member k on k.id = d.member_id and k.mesh_id || '' = d.mesh_id \
+         where coalesce(d.state, '') = 'queued' and coalesce(d.claim_connection, '') = r.value ->> 3 and k.revoked_at is null"
     );
     type Found = (usize, i64, i64, i64, String, i64);
     let now = batch.now;

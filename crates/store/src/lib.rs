@@ -10,6 +10,7 @@
 
 mod audience;
 mod audit;
+mod ban;
 mod batch;
 mod clock;
 mod crash;
@@ -51,6 +52,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use audit::Event;
+pub use ban::{Authority, Banned, BannedMember, Unbanned};
 pub use batch::Ring;
 pub use clock::Clock;
 pub use database_url::DatabaseUrl;

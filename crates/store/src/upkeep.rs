@@ -19,7 +19,7 @@ use crate::sql::{Sql, Value, json, sql};
 use crate::{Clock, Store};
 
 /// Messages looked at in one transaction.
-const STEP: i64 = 1000;
+pub(crate) const STEP: i64 = 1000;
 /// A message outlives its deliveries by a day, so that its sender can still ask what became of it.
 const AFTERLIFE: Duration = Duration::from_hours(24);
 /// A session key that was never proven is forgotten after a day.
@@ -38,7 +38,7 @@ const EXPIRED: Sql = sql!(
     postgres: "select expired_seq from mesh_head where mesh_id = $1 for update",
 );
 /// A queue that is empty needs no row: the next message for it makes a new one.
-const FORGET_EMPTY: Sql = sql!(
+pub(crate) const FORGET_EMPTY: Sql = sql!(
     "delete from backlog where (mesh_id, recipient) in (select r.value ->> 0, r.value ->> 1 from ",
     rows ") and queued_rows = 0"
 );
@@ -50,6 +50,7 @@ impl Store {
         let ttl = self.settings().message_ttl;
         while self.forget_handshakes(now.minus(REPLAY_MEMORY)).await? {}
         while self.forget_sessions(now.minus(UNPROVEN_LIFE), now.minus(ttl + AFTERLIFE)).await? {}
+        self.end_mail_of_removed().await?;
         let mut expired = 0;
         for mesh in self.meshes_with_due(now.minus(ttl)).await? {
             while let Some(ended) = self.expire(&mesh, now, now.minus(ttl)).await? {

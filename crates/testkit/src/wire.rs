@@ -330,6 +330,18 @@ impl Wire {
         }
     }
 
+    /// The next push, or the Close that came instead; `None` when the line ended without one.
+    pub async fn push_or_close(&mut self) -> Result<Value, Option<(u16, String)>> {
+        loop {
+            match self.read("a push or a Close").await {
+                Next::Frame(frame) if frame["type"] == "push" => return Ok(frame),
+                Next::Frame(frame) => self.kept.push_back(frame),
+                Next::Close(close) => return Err(close),
+                Next::Ended => return Err(None),
+            }
+        }
+    }
+
     /// Waits until the broker ends the line without saying a Close; frames before it are kept.
     pub async fn cut_off(&mut self) {
         loop {

@@ -1,8 +1,10 @@
 //! Answers to what clients ask, a file per capability. The match below lists every request that there is.
 
+pub(crate) mod ban;
 pub(crate) mod grant;
 pub(crate) mod group;
 pub(crate) mod invite;
+pub(crate) mod kick;
 pub(crate) mod member;
 pub(crate) mod mesh;
 pub(crate) mod message;
@@ -53,6 +55,11 @@ pub(crate) async fn answer(
         ClientFrame::GrantSet(request) => grant::set(app, live, request).await,
         ClientFrame::GrantList(_) => grant::list(app, live).await,
         ClientFrame::MessageStatus(request) => message::status(app, live, request).await,
+        ClientFrame::Kick(request) => kick::kick(app, live, request).await,
+        ClientFrame::Disconnect(request) => kick::disconnect(app, live, request).await,
+        ClientFrame::Ban(request) => ban::ban(app, live, request).await,
+        ClientFrame::Unban(request) => ban::unban(app, live, request).await,
+        ClientFrame::ListBans(_) => ban::list(app, live).await,
         ClientFrame::InviteCreate(request) => invite::create(app, live, request).await,
         ClientFrame::InviteList(_) => invite::list(app, live).await,
         ClientFrame::InviteRevoke(request) => invite::revoke(app, live, request).await,

@@ -19,7 +19,7 @@ use crate::close::Close;
 use crate::edge::guests::Guest;
 use crate::edge::line::{Incoming, Line, Stuck};
 use crate::fault::Fault;
-use crate::hub::{Arrival, Doorbell, Entered, LeaseKey, Presence};
+use crate::hub::{Arrival, Doorbell, Entered, LeaseKey, NotSeated, Presence};
 use crate::session::handshake::{Greeting, Rejection, Verified, welcome};
 
 /// A connection that was let in.
@@ -96,7 +96,9 @@ async fn until_hello(
                 }
                 Err(NotAdmitted::Rejected(rejection)) => {
                     app.metrics.rejected(rejection.reason);
-                    app.limits.hello_failed(address, app.clock.now());
+                    if rejection.is_a_failure() {
+                        app.limits.hello_failed(address, app.clock.now());
+                    }
                     tracing::info!(code = rejection.code.as_str(), "a handshake was refused");
                     let error = ErrorFrame { code: rejection.code, message: rejection.message };
                     return End::Refused(Some(error), rejection.close);
@@ -182,7 +184,12 @@ async fn admit(
     let is_quiet = presence.is_quiet;
     let said_groups = admission.groups != SaidGroups::Nothing;
     let Entered { seat, reattached, predecessor, relieved } =
-        app.hub.enter(presence, connection).ok_or_else(|| turned_away(Rejection::capacity()))?;
+        app.hub.enter(presence, connection).map_err(|refused| {
+            turned_away(match refused {
+                NotSeated::Full => Rejection::capacity(),
+                NotSeated::Blocked(left) => Rejection::kicked(left),
+            })
+        })?;
     for connection in relieved {
         // What is sent once the client knows that it is here must not go to who had the turn before.
         drop(app.store.withdraw(Withdraw { mesh_id: admission.mesh_id.clone(), connection }).await);

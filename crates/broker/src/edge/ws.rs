@@ -158,6 +158,11 @@ impl Connection {
     async fn take(&mut self, incoming: Incoming) -> Result<(), End> {
         if !matches!(incoming, Incoming::Broken) {
             self.liveness.heard(self.app.clock.instant());
+            self.live.seat.doorbell().hear(self.app.clock.now());
+        }
+        if let Some(close) = self.live.seat.doorbell().wants_close().filter(|close| close.is_at_once()) {
+            // R10.
+            return Err(End::Close(close));
         }
         match incoming {
             Incoming::Text(text) => Ok(self.on_text(&text).await?),
@@ -305,6 +310,10 @@ impl Connection {
     /// Pushes what was claimed.
     async fn hand_over(&mut self, answer: Answer) -> Result<(), Stuck> {
         for row in self.mail.take(&self.app, &self.live, answer).await {
+            if self.live.seat.doorbell().is_sent_away() {
+                // D9: it may read so slowly that writing takes long.
+                break;
+            }
             self.app.metrics.pushed(&row, (self.app.clock.now(), self.app.clock.instant()));
             let text = self.push(&row.letter);
             self.line.feed(text).await?;

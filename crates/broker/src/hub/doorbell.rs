@@ -1,9 +1,10 @@
 //! How the hub reaches a connection without waiting for it, and how its successor waits for it to let go.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use claudemesh_proto::Timestamp;
 use tokio::sync::Notify;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
@@ -24,6 +25,8 @@ pub(crate) struct Doorbell {
     /// Whether only what is urgent may be handed over.
     is_busy: AtomicBool,
     gone: Notify,
+    /// When the client was last heard, in milliseconds.
+    heard: AtomicI64,
 }
 
 /// What waits to be written, and its size.
@@ -44,6 +47,16 @@ impl Doorbell {
     pub(crate) fn close(&self, with: Close) {
         self.close.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(with);
         self.rung.notify_one();
+    }
+
+    /// Remembers that the client gave a sign of life.
+    pub(crate) fn hear(&self, now: Timestamp) {
+        self.heard.store(now.as_millis(), Ordering::Relaxed);
+    }
+
+    /// The client's last sign of life.
+    pub(super) fn heard_at(&self) -> Timestamp {
+        Timestamp::from_millis(self.heard.load(Ordering::Relaxed))
     }
 
     /// Says a text that is kept nowhere; the same bytes for everybody who is told.
@@ -92,6 +105,11 @@ impl Doorbell {
     /// Whether somebody rang from the start since this was last asked.
     pub(crate) fn take_from_start(&self) -> bool {
         self.from_start.swap(false, Ordering::AcqRel)
+    }
+
+    /// Whether the client was sent away: nothing more is done for it.
+    pub(crate) fn is_sent_away(&self) -> bool {
+        self.wants_close().is_some_and(Close::is_at_once)
     }
 
     /// The Close that the hub wants.

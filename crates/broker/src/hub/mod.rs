@@ -4,6 +4,8 @@
 //! - A connection that breaks keeps its presence as a lease for the grace time; one that closes leaves at once.
 //! - [`Hub::ring`] wakes the one connection that a recipient's mail goes to.
 
+mod away;
+mod block;
 mod departures;
 mod doorbell;
 mod lease;
@@ -27,6 +29,8 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use crate::close::Close;
 
+pub(crate) use away::{Away, NotSentAway, Whom};
+use block::Blocks;
 use departures::Departures;
 pub(crate) use doorbell::Doorbell;
 pub(crate) use lease::LeaseKey;
@@ -62,6 +66,8 @@ pub(crate) struct Hub {
     /// Locked before `rooms` where both are.
     directory: Mutex<Directory>,
     rooms: Mutex<HashMap<MeshId, Room>>,
+    /// Taken while `rooms` is held, or alone.
+    blocks: Mutex<Blocks>,
     capacity: Capacity,
     spans: Spans,
     clock: Clock,
@@ -88,6 +94,15 @@ pub(crate) struct Entered {
     pub(crate) relieved: Vec<ConnectionId>,
 }
 
+/// Why a connection was not seated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotSeated {
+    /// There are as many as there may be.
+    Full,
+    /// Its session was kicked, and has to stay away for so long.
+    Blocked(Duration),
+}
+
 /// Which mail a connection takes now.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Takes {
@@ -100,6 +115,7 @@ impl Hub {
         Self {
             directory: Mutex::default(),
             rooms: Mutex::default(),
+            blocks: Mutex::default(),
             capacity,
             spans,
             clock,
@@ -114,19 +130,22 @@ impl Hub {
         self.fits(&rooms, mesh, lease)
     }
 
-    /// Seats a connection; `None` when its member, its mesh or the node has as many open as it may.
+    /// Seats a connection, if its member, its mesh and the node have room for it, and nobody sent its session away.
     ///
     /// A connection with the same lease key gives way: a broken one silently, an open one is told `session_replaced`.
-    pub(crate) fn enter(self: &Arc<Self>, presence: Presence, connection: ConnectionId) -> Option<Entered> {
+    pub(crate) fn enter(self: &Arc<Self>, presence: Presence, connection: ConnectionId) -> Result<Entered, NotSeated> {
         let now = self.clock.now();
         let mut directory = self.directory();
         let mut rooms = self.rooms();
         self.end_leases_of(&mut rooms, &presence.mesh_id);
+        if let Some(left) = self.blocked_for(&presence, now) {
+            return Err(NotSeated::Blocked(left));
+        }
         let of_member =
             |room: &Room| room.holds(&presence.lease) || room.open_of(&presence.member_id) < self.capacity.member;
         let fits_member = rooms.get(&presence.mesh_id).is_none_or(of_member);
         if !fits_member || !self.fits(&rooms, &presence.mesh_id, Some(&presence.lease)) {
-            return None;
+            return Err(NotSeated::Full);
         }
         let mesh_id = presence.mesh_id.clone();
         let room = rooms.entry(mesh_id.clone()).or_insert_with(|| Room::new(self.departures.clone()));
@@ -141,7 +160,7 @@ impl Hub {
             room.change_seated(&of, |presence| self.report(presence, status, StatusSource::Hook));
         }
         let seat = Seat::new(Arc::clone(self), of, doorbell);
-        Some(Entered { seat, reattached, predecessor, relieved })
+        Ok(Entered { seat, reattached, predecessor, relieved })
     }
 
     fn fits(&self, rooms: &HashMap<MeshId, Room>, mesh: &MeshId, lease: Option<&LeaseKey>) -> bool {

@@ -74,6 +74,14 @@ impl Occupant {
         }
     }
 
+    /// Its last sign of life.
+    fn heard_at(&self) -> Timestamp {
+        match &self.socket {
+            Socket::Open { doorbell, .. } => doorbell.heard_at(),
+            Socket::Broken(heard) => *heard,
+        }
+    }
+
     fn is_open(&self) -> bool {
         matches!(self.socket, Socket::Open { .. })
     }
@@ -153,6 +161,7 @@ impl Room {
             }
         }
         let doorbell = Arc::new(Doorbell::default());
+        doorbell.hear(now);
         let presence_id = presence.id.clone();
         // Whose turn it was may wait for mail that is no longer its own to take.
         let by_session = presence.session.and_then(|session| self.session_claimant(&session.pubkey));
@@ -377,6 +386,27 @@ impl Room {
     pub(super) fn shout(&self, text: &Utf8Bytes, is_meant: impl Fn(&Presence) -> bool) {
         let meant = self.presences.values().filter(|occupant| is_meant(&occupant.presence));
         meant.filter_map(Occupant::doorbell).for_each(|doorbell| doorbell.say(text.clone()));
+    }
+
+    /// Every presence with its last sign of life.
+    pub(super) fn heard(&self) -> impl Iterator<Item = (&Presence, Timestamp)> {
+        self.presences.values().map(|occupant| (&occupant.presence, occupant.heard_at()))
+    }
+
+    /// Ends presences, says so, and has their connections closed. Mail passes to whoever is next.
+    pub(super) fn expel(&mut self, whom: &[PresenceId], with: Close, now: Timestamp) -> Vec<Presence> {
+        let mut expelled = Vec::with_capacity(whom.len());
+        for occupant in whom.iter().filter_map(|presence_id| self.end(presence_id, now)).collect::<Vec<_>>() {
+            if let Some(doorbell) = occupant.doorbell() {
+                doorbell.close(with);
+            }
+            self.ring(&Recipient::Member(occupant.presence.member_id.clone()), true);
+            if let Some(session) = occupant.presence.session {
+                self.ring(&Recipient::Session(session.pubkey), true);
+            }
+            expelled.push(occupant.presence);
+        }
+        expelled
     }
 
     /// Ends leases whose time is over.

@@ -1,3 +1,4 @@
 //! What the broker does unasked.
 
+pub(crate) mod removed;
 pub(crate) mod sweep;

@@ -3,6 +3,8 @@
 //! The order, the words and the close codes are those of the protocol: clients tell by them whether to try again. What needs
 //! the store (membership, replay, who owns the session key) comes after, in [`welcome`].
 
+use std::time::Duration;
+
 use claudemesh_keys::VerifyingKey;
 use claudemesh_proto::frame::BadField;
 use claudemesh_proto::group::TooManyGroups;
@@ -47,6 +49,19 @@ impl Rejection {
 
     pub(crate) fn capacity() -> Self {
         Self::new(ErrorCode::Capacity, "mesh at connection capacity")
+    }
+
+    /// An admin sent the session away, not long ago.
+    pub(crate) fn kicked(left: Duration) -> Self {
+        let seconds = left.as_millis().div_ceil(1000);
+        let message = format!("kicked: try again in {seconds} s");
+        Self { close: Close::KICKED, reason: "kicked", ..Self::new(ErrorCode::Forbidden, message) }
+    }
+
+    /// Whether it counts against the address that it came from. Who was sent away said nothing wrong, and others may be behind the
+    /// same address.
+    pub(crate) fn is_a_failure(&self) -> bool {
+        self.close != Close::KICKED
     }
 
     pub(crate) fn too_often() -> Self {

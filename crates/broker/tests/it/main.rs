@@ -31,6 +31,7 @@ macro_rules! on_both {
 
 mod audience;
 mod backpressure;
+mod ban;
 mod busy;
 mod delivery;
 mod edge;
@@ -44,6 +45,7 @@ mod hook;
 mod invite;
 mod isolation;
 mod join;
+mod kick;
 mod lease;
 mod limits;
 mod malformed;

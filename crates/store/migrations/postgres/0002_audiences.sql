@@ -57,3 +57,8 @@ create table audit_checkpoint (
 -- An index over random hashes costs more than the entry. That a chain does not fork follows from the primary key, since each entry
 -- is made from the head in the transaction that moves the head on.
 alter table audit_log drop constraint audit_log_mesh_id_prev_hash_key;
+
+-- 1 from a member's removal until nothing of its mail is queued any more.
+alter table member add column revoking bigint not null default 0;
+create index member_revoking on member (mesh_id, id) where revoking = 1;
+create index member_revoked on member (revoked_at) where revoked_at is not null;

@@ -73,3 +73,8 @@ insert into audit_log_2 select mesh_id, seq, event_type, actor_member_id, actor_
     created_at from audit_log;
 drop table audit_log;
 alter table audit_log_2 rename to audit_log;
+
+-- 1 from a member's removal until nothing of its mail is queued any more.
+alter table member add column revoking integer not null default 0;
+create index member_revoking on member (mesh_id, id) where revoking = 1;
+create index member_revoked on member (revoked_at) where revoked_at is not null;

@@ -16,6 +16,7 @@
 mod ground;
 mod acks;
 mod admissions;
+mod bans;
 mod claims;
 mod dedupe;
 mod durability;
