@@ -8,6 +8,7 @@ use crate::config::MeshCreation;
 use crate::edge::limit::Limits;
 use crate::hub::Hub;
 use crate::metrics::Metrics;
+use crate::notary::Notary;
 use crate::token::SetupToken;
 
 /// What a running broker is made of.
@@ -18,6 +19,8 @@ pub(crate) struct App {
     pub(crate) clock: Clock,
     pub(crate) limits: Limits,
     pub(crate) metrics: Metrics,
+    /// Signs where audit logs stand.
+    pub(crate) notary: Notary,
     /// Who joins or makes a mesh waits here, and one at a time goes on to the database: anybody may come, any number of them, and
     /// messages wait for no more than one.
     pub(crate) door: tokio::sync::Mutex<()>,

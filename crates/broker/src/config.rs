@@ -9,6 +9,7 @@ use clap::{Parser, ValueEnum};
 use claudemesh_store::DatabaseUrl;
 use ipnet::IpNet;
 
+use crate::audit_key::AuditKey;
 use crate::data_dir::private_dir;
 
 /// The broker of claudemesh: routes end-to-end encrypted messages between sessions of coding agents, and keeps them until they
@@ -31,6 +32,11 @@ pub struct Config {
     /// Directory for the database and the setup token, mode 0700. Without it, the platform's data directory.
     #[arg(long, env = "CLAUDEMESH_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
+
+    /// Signs audit logs: 64 hex characters. Without it, audit.key in the data directory, made at the first start; several brokers on
+    /// one database need the same one.
+    #[arg(long, env = "BROKER_AUDIT_KEY", hide_env_values = true, value_name = "HEX")]
+    pub audit_key: Option<AuditKey>,
 
     /// Where people reach this broker, such as https://mesh.example.org; invite links point there.
     #[arg(long, env = "BROKER_PUBLIC_URL", value_parser = public_url)]
@@ -215,6 +221,7 @@ mod tests {
             ["--database-url", "mysql://x"],
             ["--public-url", "ftp://x"],
             ["--public-url", "https://x/path"],
+            ["--audit-key", "00"],
             ["--trusted-proxies", "10.0.0.0/40"],
             ["--claim-lease", "0"],
             ["--message-ttl-days", "0"],

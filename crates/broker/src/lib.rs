@@ -17,6 +17,7 @@
 //! What takes longer than 8 s is cut off; nothing that was acknowledged depends on it.
 
 mod app;
+mod audit_key;
 mod calls;
 mod close;
 mod config;
@@ -26,6 +27,7 @@ mod fault;
 mod hub;
 mod jobs;
 mod metrics;
+mod notary;
 mod session;
 mod token;
 
@@ -38,6 +40,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use audit_key::AuditKey;
 pub use config::{Config, MeshCreation};
 
 use app::{App, Settings};
@@ -46,6 +49,7 @@ use data_dir::node_name;
 use edge::limit::Limits;
 use edge::server::{self, Running};
 use hub::{Capacity, Hub, Spans};
+use notary::Notary;
 use token::setup_token;
 
 /// How long connections may take to close once the broker stops.
@@ -76,6 +80,8 @@ impl Broker {
     pub async fn start(config: Config, listener: TcpListener, clock: Clock) -> anyhow::Result<Self> {
         let data_dir = config.data_dir()?;
         let token = setup_token(&data_dir)?;
+        let audit_key = config.audit_key.clone().map_or_else(|| AuditKey::of(&data_dir), Ok)?;
+        let notary = Notary::new(audit_key, &data_dir);
         let address = listener.local_addr().context("the listener has no address")?;
         let public_url = config.public_url.clone().unwrap_or_else(|| format!("http://{address}"));
         let hub = Arc::new(Hub::new(capacity(&config), spans(&config), clock.clone()));
@@ -99,11 +105,12 @@ impl Broker {
         };
         let limits = Limits::new(&settings.config);
         let (metrics, door) = (metrics::Metrics::default(), tokio::sync::Mutex::default());
-        let app = Arc::new(App { store, hub, clock, limits, metrics, door, settings });
+        let app = Arc::new(App { store, hub, clock, limits, metrics, notary, door, settings });
         let running = Arc::new(Running { app, tasks: TaskTracker::new(), stop: CancellationToken::new() });
         running.tasks.spawn(server::accept(listener, Arc::clone(&running)));
         running.tasks.spawn(jobs::sweep::presences(Arc::clone(&running)));
         running.tasks.spawn(jobs::sweep::rows(Arc::clone(&running)));
+        running.tasks.spawn(jobs::checkpoints::of_all(Arc::clone(&running)));
         running.tasks.spawn(jobs::removed::connections(Arc::clone(&running)));
         Ok(Self { running, public_url, new_setup_token })
     }

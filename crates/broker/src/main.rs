@@ -26,6 +26,10 @@ fn main() -> ExitCode {
             complain(&format!("invalid value for --database-url (DATABASE_URL): {source}"));
             return ExitCode::from(2);
         }
+        Err(error) if names(&error, "--audit-key") => {
+            complain("invalid value for --audit-key (BROKER_AUDIT_KEY): must be 64 hex characters");
+            return ExitCode::from(2);
+        }
         Err(error) => {
             complain(&one_line(&error.to_string()));
             return ExitCode::from(2);

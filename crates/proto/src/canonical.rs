@@ -34,6 +34,17 @@ pub fn audit_line(
     format!("{previous_hash}|{mesh_id}|{event}|{actor}|{}|{created_at}", json(payload))
 }
 
+/// The bytes that the broker signs to say where a mesh's audit log stood.
+pub fn audit_checkpoint(mesh_id: &str, seq: i64, (hash, hash2): (&str, &str), signed_at: crate::Timestamp) -> Vec<u8> {
+    SigningBytes::new("audit-checkpoint")
+        .field(mesh_id)
+        .field(seq.to_string())
+        .field(hash)
+        .field(hash2)
+        .field(signed_at.to_string())
+        .finish()
+}
+
 /// The bytes that `POST /v1/meshes` is signed over, by the owner key and by the first member's key.
 pub fn mesh_create(
     slug: &str,

@@ -57,8 +57,8 @@ impl Event {
         let actor = self.actor.as_ref().map(|(id, name)| (id, Some(name)));
         let entry = AuditEntry { mesh_id: &self.mesh_id, event: self.event, actor, payload: self.payload };
         head.audit_seq += 1;
-        let hash = hash(&head.audit_hash, &entry, now);
-        let hash2 = hash2(&head.audit_hash2, head.audit_seq, &entry, now);
+        let hashed = entry.hashed(head.audit_seq, now);
+        let (hash, hash2) = (hashed.hash(&head.audit_hash), hashed.hash2(&head.audit_hash2));
         let payload = canonical::json(&entry.payload);
         let previous = std::mem::replace(&mut head.audit_hash, hash.clone());
         head.audit_hash2.clone_from(&hash2);
@@ -96,7 +96,8 @@ pub(crate) async fn record(
     let mesh: Value<'_> = entry.mesh_id.as_str().into();
     let head = connection.row(HEAD, std::slice::from_ref(&mesh)).await?.ok_or(sqlx::Error::RowNotFound)?;
     let (seq, previous, previous2) = (head.int(0)? + 1, head.text(1)?, head.text(2)?);
-    let (hash, hash2) = (hash(&previous, entry, now), hash2(&previous2, seq, entry, now));
+    let hashed = entry.hashed(seq, now);
+    let (hash, hash2) = (hashed.hash(&previous), hashed.hash2(&previous2));
     let (actor, name) = entry.actor_texts();
     let payload = canonical::json(&entry.payload);
     let values = [
@@ -117,6 +118,19 @@ pub(crate) async fn record(
 }
 
 impl AuditEntry<'_> {
+    /// What its hashes cover when it is the entry of this number.
+    fn hashed(&self, seq: i64, now: Timestamp) -> Hashed<'_> {
+        Hashed {
+            mesh_id: self.mesh_id.as_str(),
+            seq,
+            event: self.event,
+            actor: self.actor.map(|(id, _)| id.as_str()),
+            name: self.actor_texts().1,
+            payload: &self.payload,
+            created_at: now,
+        }
+    }
+
     /// The actor's id and name; empty where there is none, which no id or name is.
     fn actor_texts(&self) -> (&str, &str) {
         let actor = self.actor.map_or("", |(id, _)| id.as_str());
@@ -124,25 +138,41 @@ impl AuditEntry<'_> {
     }
 }
 
-fn hash(previous: &str, entry: &AuditEntry<'_>, now: Timestamp) -> String {
-    let actor = entry.actor.map(|(id, _)| id.as_str());
-    let line = canonical::audit_line(previous, entry.mesh_id.as_str(), entry.event, actor, (&entry.payload, now));
-    HEXLOWER.encode(&Sha256::digest(line.as_bytes()))
+/// What the hashes of an entry cover, besides the hash before it. The bytes are FROZEN: old logs are verified with them.
+#[derive(Debug)]
+pub(crate) struct Hashed<'a> {
+    pub(crate) mesh_id: &'a str,
+    pub(crate) seq: i64,
+    pub(crate) event: &'a str,
+    pub(crate) actor: Option<&'a str>,
+    /// Empty where there is none.
+    pub(crate) name: &'a str,
+    pub(crate) payload: &'a Json,
+    pub(crate) created_at: Timestamp,
 }
 
-fn hash2(previous: &str, seq: i64, entry: &AuditEntry<'_>, now: Timestamp) -> String {
-    let (actor, name) = entry.actor_texts();
-    let bytes = SigningBytes::new("audit")
-        .field(previous)
-        .field(entry.mesh_id.as_str())
-        .field(seq.to_string())
-        .field(entry.event)
-        .field(actor)
-        .field(name)
-        .field(canonical::json(&entry.payload))
-        .field(now.to_string())
-        .finish();
-    HEXLOWER.encode(&Sha256::digest(bytes))
+impl Hashed<'_> {
+    /// That of the existing protocol.
+    pub(crate) fn hash(&self, previous: &str) -> String {
+        let entry = (self.payload, self.created_at);
+        let line = canonical::audit_line(previous, self.mesh_id, self.event, self.actor, entry);
+        HEXLOWER.encode(&Sha256::digest(line.as_bytes()))
+    }
+
+    /// Ours, over every column.
+    pub(crate) fn hash2(&self, previous: &str) -> String {
+        let bytes = SigningBytes::new("audit")
+            .field(previous)
+            .field(self.mesh_id)
+            .field(self.seq.to_string())
+            .field(self.event)
+            .field(self.actor.unwrap_or_default())
+            .field(self.name)
+            .field(canonical::json(self.payload))
+            .field(self.created_at.to_string())
+            .finish();
+        HEXLOWER.encode(&Sha256::digest(bytes))
+    }
 }
 
 #[cfg(test)]
@@ -160,10 +190,10 @@ mod tests {
             actor: Some((&member, None)),
             payload: serde_json::json!({"targetSpec": "*", "priority": "next"}),
         };
-        let first = hash("genesis", &sent, "2026-01-02T03:04:05.678Z".parse().unwrap());
+        let first = sent.hashed(1, "2026-01-02T03:04:05.678Z".parse().unwrap()).hash("genesis");
         assert_eq!(first, vectors["audit_chain"][0]["hash"]);
         let left = AuditEntry { mesh_id: &mesh_id, event: "peer_left", actor: None, payload: serde_json::json!({}) };
-        let second = hash(&first, &left, "2026-01-02T03:04:06.000Z".parse().unwrap());
+        let second = left.hashed(2, "2026-01-02T03:04:06.000Z".parse().unwrap()).hash(&first);
         assert_eq!(second, vectors["audit_chain"][1]["hash"]);
     }
 }

@@ -65,6 +65,8 @@ pub struct Authority {
     pub may_administer: bool,
     /// The mesh's owner.
     pub owner: MemberId,
+    /// The member's name, unless it was removed.
+    pub display_name: Option<DisplayName>,
 }
 
 impl Store {
@@ -89,7 +91,9 @@ impl Store {
         let mut tx = self.db().write().await?;
         let mut connection = tx.connection();
         audit::lock(&mut connection, mesh_id).await?;
-        let Some(Authority { may_administer: true, owner }) = authority(&mut connection, mesh_id, by).await? else {
+        let Some(Authority { may_administer: true, owner, display_name }) =
+            authority(&mut connection, mesh_id, by).await?
+        else {
             return Ok(Banned::Forbidden);
         };
         let banned = match one(meant(&mut connection, MEMBERS, mesh_id, target).await?) {
@@ -106,7 +110,7 @@ impl Store {
         let values = [mesh_id.as_str().into(), banned.id.as_str().into(), now.as_millis().into()];
         connection.execute(REVOKE, &values).await?;
         let payload = json!({"target": banned.display_name, "targetPubkey": banned.pubkey});
-        let entry = AuditEntry { mesh_id, event: "member_banned", actor: Some((by, None)), payload };
+        let entry = AuditEntry { mesh_id, event: "member_banned", actor: Some((by, display_name.as_ref())), payload };
         audit::record(&mut connection, &entry, now).await?;
         tx.commit().await?;
         Ok(Banned::Done(banned))
@@ -121,9 +125,11 @@ impl Store {
             let mut tx = self.db().write().await?;
             let mut connection = tx.connection();
             audit::lock(&mut connection, mesh_id).await?;
-            if !authority(&mut connection, mesh_id, by).await?.is_some_and(|authority| authority.may_administer) {
+            let Some(Authority { may_administer: true, display_name, .. }) =
+                authority(&mut connection, mesh_id, by).await?
+            else {
                 return Ok(Unbanned::Forbidden);
-            }
+            };
             let restored = match one(meant(&mut connection, REMOVED, mesh_id, target).await?) {
                 Ok(restored) => restored,
                 Err(Several(false)) => return Ok(Unbanned::NotFound),
@@ -136,7 +142,8 @@ impl Store {
             }
             connection.execute(RESTORE, &[mesh_id.as_str().into(), restored.id.as_str().into()]).await?;
             let payload = json!({"target": restored.display_name});
-            let entry = AuditEntry { mesh_id, event: "member_unbanned", actor: Some((by, None)), payload };
+            let entry =
+                AuditEntry { mesh_id, event: "member_unbanned", actor: Some((by, display_name.as_ref())), payload };
             audit::record(&mut connection, &entry, now).await?;
             tx.commit().await?;
             return Ok(Unbanned::Done(restored.display_name));
@@ -218,7 +225,7 @@ async fn authority(
     member_id: &MemberId,
 ) -> sqlx::Result<Option<Authority>> {
     const AUTHORITY: Sql = sql!(
-        "select h.owner_member_id, m.role from mesh h \
+        "select h.owner_member_id, m.role, m.display_name from mesh h \
          left join member m on m.id = $2 and m.mesh_id || '' = h.id and m.revoked_at is null where h.id = $1"
     );
     let row = connection.row(AUTHORITY, &[mesh_id.as_str().into(), member_id.as_str().into()]).await?;
@@ -226,7 +233,8 @@ async fn authority(
         let owner: MemberId = row.parsed(0)?;
         let role = row.maybe_text(1)?;
         let may_administer = role.is_some_and(|role| role == MemberRole::Admin.as_str() || owner == *member_id);
-        Ok(Authority { may_administer, owner })
+        let display_name = row.maybe_text(2)?.map(|_| row.parsed(2)).transpose()?;
+        Ok(Authority { may_administer, owner, display_name })
     });
     authority.transpose()
 }

@@ -10,8 +10,11 @@
 
 mod audience;
 mod audit;
+mod audit_query;
+mod audit_verify;
 mod ban;
 mod batch;
+mod checkpoint;
 mod clock;
 mod crash;
 mod database_url;
@@ -52,8 +55,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use audit::Event;
+pub use audit_verify::{Broken, Mark, Verified};
 pub use ban::{Authority, Banned, BannedMember, Unbanned};
 pub use batch::Ring;
+pub use checkpoint::AuditHead;
 pub use clock::Clock;
 pub use database_url::DatabaseUrl;
 pub use delivery::{Claim, Claimed, DeliveryId, Letter, Reclaim, Withdraw};

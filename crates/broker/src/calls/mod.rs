@@ -1,5 +1,6 @@
 //! Answers to what clients ask, a file per capability. The match below lists every request that there is.
 
+pub(crate) mod audit;
 pub(crate) mod ban;
 pub(crate) mod grant;
 pub(crate) mod group;
@@ -59,6 +60,8 @@ pub(crate) async fn answer(
         ClientFrame::Disconnect(request) => kick::disconnect(app, live, request).await,
         ClientFrame::Ban(request) => ban::ban(app, live, request).await,
         ClientFrame::Unban(request) => ban::unban(app, live, request).await,
+        ClientFrame::AuditQuery(request) => audit::query(app, live, request).await,
+        ClientFrame::AuditVerify(_) => audit::verify(app, live).await,
         ClientFrame::ListBans(_) => ban::list(app, live).await,
         ClientFrame::InviteCreate(request) => invite::create(app, live, request).await,
         ClientFrame::InviteList(_) => invite::list(app, live).await,

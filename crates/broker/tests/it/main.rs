@@ -30,6 +30,7 @@ macro_rules! on_both {
 }
 
 mod audience;
+mod audit;
 mod backpressure;
 mod ban;
 mod busy;

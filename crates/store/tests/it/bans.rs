@@ -53,6 +53,9 @@ impl Town {
     }
 }
 
+/// What the mesh is said to have queued, and all its recipients together.
+const HEADS_AGREE: &str = "select cast((select coalesce(sum(queued_rows), 0) + coalesce(sum(queued_bytes), 0) from mesh_head) \
+     - (select coalesce(sum(queued_rows), 0) + coalesce(sum(queued_bytes), 0) from backlog) as bigint)";
 const QUEUED: &str = "select count(*) from delivery where state = 'queued'";
 const BACKLOG: &str =
     "select cast(coalesce(sum(queued_rows), 0) + coalesce(sum(queued_bytes), 0) as bigint) from backlog";
@@ -107,6 +110,7 @@ async fn what_waits_ends_in_steps_and_stays_ended(ground: &Ground) {
     assert_eq!(ground.number(QUEUED).await, 1);
     let size = ground.number("select cast(sum(size_bytes) as bigint) from delivery where state = 'queued'").await;
     assert_eq!(ground.number(BACKLOG).await, 1 + size);
+    assert_eq!(ground.number(HEADS_AGREE).await, 0);
     town.unban_bob().await;
     assert!(town.bob_gets(&fresh_connection()).await.is_empty());
     town.tell_bob("new").await;
