@@ -70,10 +70,6 @@ pub(crate) async fn answer(
             Err(Fault::invalid("this connection has said hello already"))
         }
         ClientFrame::Send(_) | ClientFrame::ClientAck(_) => Err(Fault::new(ErrorCode::NotSupported, "not a request")),
-        other => {
-            let words = format!("this broker does not know \"{}\"", other.kind());
-            Err(Fault::new(ErrorCode::NotSupported, words))
-        }
     };
     answered.map(Some)
 }
