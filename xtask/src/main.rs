@@ -3,6 +3,7 @@
 //! - `test` is the one gate: it starts what the tests need, checks, builds and tests.
 //! - `check` is the part of it that needs no database and runs nothing of ours.
 //! - `edges` and `sizes` are two of those checks, alone.
+//! - `prove` runs the proofs of the promises at their long sizes.
 //! - `bench` builds the broker and its load generator for release and runs them.
 //!
 //! It asks for cargo and a Unix; every other tool is used when present and its absence is said.
@@ -12,6 +13,7 @@ mod bench;
 mod edges;
 mod gate;
 mod postgres;
+mod prove;
 mod run;
 mod sizes;
 mod tally;
@@ -47,6 +49,17 @@ enum Task {
     },
     /// Everything that `test` does short of building and testing
     Check,
+    /// Run the proofs of docs/delivery.md at their long sizes: hours and days
+    Prove {
+        /// Which, for example `T1 T15`; all when none is named
+        proofs: Vec<String>,
+        /// The sizes of the test command instead
+        #[arg(long, conflicts_with = "scale")]
+        short: bool,
+        /// A part of the long sizes, for example 0.01
+        #[arg(long, default_value_t = 1.0)]
+        scale: f64,
+    },
     /// Build for release and run the benchmarks
     Bench {
         /// Measure on a throw-away PostgreSQL instead of the embedded database (give it first)
@@ -90,6 +103,7 @@ fn run(stop: &Stop, task: Task) -> anyhow::Result<bool> {
     match task {
         Task::Test { only, no_nextest, arguments } => gate::test(stop, &gate::Wish::new(only, !no_nextest, arguments)),
         Task::Check => gate::check(stop),
+        Task::Prove { proofs, short, scale } => prove::run_all(stop, &prove::Wish { only: proofs, short, scale }),
         Task::Bench { postgres, arguments } => bench::run(stop, postgres, &arguments),
         Task::Sizes => sizes::check(),
         Task::Edges => edges::check(),

@@ -1,21 +1,24 @@
 //! Counting test results in what a test runner prints.
 //!
-//! Two shapes are known: the line each binary of `cargo test` ends with, and cargo-nextest's summary.
+//! Two shapes are known: the line each binary of `cargo test` ends with, and cargo-nextest's summary. Beside them counts what our
+//! own proofs say: for how many trials they have held.
 
 use std::fmt;
 use std::ops::AddAssign;
 
-/// How many tests passed and failed.
+/// How many tests passed and failed, and how many trials the proofs among them made.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) passed: u64,
     pub(crate) failed: u64,
+    pub(crate) trials: u64,
 }
 
 impl AddAssign for Tally {
     fn add_assign(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed += other.failed;
+        self.trials += other.trials;
     }
 }
 
@@ -61,7 +64,7 @@ fn results(line: &str) -> Tally {
         Some(("Summary", rest)) => rest.split_once("tests run: ").or_else(|| rest.split_once("test run: ")),
         _ => None,
     };
-    let mut tally = Tally::default();
+    let mut tally = Tally { trials: trials(line).unwrap_or_default(), ..Tally::default() };
     for count in counts.map_or("", |(_, counts)| counts).split([',', ';']) {
         let mut words = count.split_whitespace();
         let Some(number) = words.next().and_then(|word| word.parse::<u64>().ok()) else {
@@ -74,6 +77,12 @@ fn results(line: &str) -> Tally {
         }
     }
     tally
+}
+
+/// The number in `proof T1 held for 500 lives`.
+fn trials(line: &str) -> Option<u64> {
+    let (_, said) = line.strip_prefix("proof ")?.split_once(" held for ")?;
+    said.split(' ').next()?.parse().ok()
 }
 
 /// A line without its colours.
@@ -108,14 +117,20 @@ mod tests {
         let output = "running 3 tests\ntest a ... ok\n\n\
             test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s\n\
             test result: \u{1b}[31mFAILED\u{1b}[m. 2 passed; 1 failed; 4 ignored; 0 measured; 0 filtered out\n";
-        assert_eq!(counted(output), Tally { passed: 5, failed: 1 });
+        assert_eq!(counted(output), Tally { passed: 5, failed: 1, trials: 0 });
     }
 
     #[test]
     fn the_summary_of_nextest_counts_time_outs_as_failures() {
         let output = "     \u{1b}[31;1mSummary\u{1b}[0m [   1.2s] \u{1b}[1m12\u{1b}[0m tests run: \u{1b}[1m8\u{1b}[0m passed (1 slow), 2 failed, 1 timed out, 1 exec failed, 5 skipped";
-        assert_eq!(counted(output), Tally { passed: 8, failed: 4 });
+        assert_eq!(counted(output), Tally { passed: 8, failed: 4, trials: 0 });
         assert_eq!(counted("Summary [ 0.1s] 1 test run: 1 passed, 0 skipped\n").passed, 1);
+    }
+
+    #[test]
+    fn the_trials_of_proofs_are_added_up() {
+        let output = "test a ... \nproof T1 held for 500 lives\nok\nproof T1 held for 20 lives\nproof of nothing\n";
+        assert_eq!(counted(output), Tally { passed: 0, failed: 0, trials: 520 });
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The PostgreSQL server itself is restarted under load, on a cluster that belongs to this test alone: D1, D2 and D15.
+//! T8: the PostgreSQL server itself is restarted under load, on a cluster that belongs to this test alone: D1, D2 and D15.
 
 use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::process::CommandExt as _;
@@ -9,24 +9,25 @@ use std::time::Duration;
 
 use claudemesh_testkit::checker::Trouble;
 use claudemesh_testkit::process::{Broker, Database, Died, PostgresDatabase, free_port, signal};
+use claudemesh_testkit::proof;
 use tokio::time::{Instant, sleep};
 
 use crate::load::{Load, broker};
 use crate::seed::Seed;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_database_server_that_crashes_twice_loses_nothing() {
+async fn a_database_server_that_crashes_loses_nothing() {
     let Some(mut cluster) = Cluster::start().await else {
-        println!("skipped: initdb is not installed");
-        return;
+        return proof::skip("initdb is not installed");
     };
     let mut seed = Seed::of_run();
     let database = PostgresDatabase::create(&cluster.url()).await;
     let mut broker = broker(Database::Postgres(Box::new(database)));
     broker.start().await;
     let mut load = Load::start(&broker, &seed.branch(1000)).await;
+    let crashes = proof::size("T8", 2);
     // An immediate stop is a crash of the server; a fast one rolls back what is open.
-    for how in ["QUIT", "INT"] {
+    for how in ["QUIT", "INT"].into_iter().cycle().take(crashes) {
         sleep(seed.millis(1000, 2500)).await;
         load.fail_with_clients();
         cluster.stop(how);
@@ -41,14 +42,14 @@ async fn a_database_server_that_crashes_twice_loses_nothing() {
     let tally = load.judge(&broker, Trouble::Database).await;
     assert!(tally.acked > 100, "too little happened: {tally:?}");
     broker.remove().await;
+    proof::held("T8", crashes, "crashes of PostgreSQL");
 }
 
 /// D1: what such a server has said to be kept may be gone after a power cut.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_forgets_is_refused_by_the_name_of_its_setting() {
     let Some(mut cluster) = Cluster::start().await else {
-        println!("skipped: initdb is not installed");
-        return;
+        return proof::skip("initdb is not installed");
     };
     let database = PostgresDatabase::create(&cluster.url()).await;
     let mut broker = Broker::new(Database::Postgres(Box::new(database)), &[]);

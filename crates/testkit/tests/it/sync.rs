@@ -7,6 +7,7 @@ use std::time::Duration;
 use claudemesh_client::{Cipher, Connection, Creation, Dial, Draft, Home, Membership, Pushes};
 use claudemesh_proto::{MessageId, Priority};
 use claudemesh_testkit::process::{Broker, Database};
+use claudemesh_testkit::proof;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -123,7 +124,7 @@ impl Faults {
     /// Nothing where a library cannot be put before the system's.
     fn build() -> Option<Self> {
         if !cfg!(target_os = "linux") {
-            println!("skipped: this needs LD_PRELOAD of Linux");
+            proof::skip("it takes LD_PRELOAD as Linux has it");
             return None;
         }
         let directory = tempfile::tempdir().unwrap();
