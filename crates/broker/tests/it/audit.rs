@@ -6,7 +6,7 @@ use std::time::Duration;
 use claudemesh_keys::{Identity, audit_hash, sha256_hex, verify};
 use claudemesh_proto::canonical::{self, SigningBytes};
 use claudemesh_proto::{PublicKey, Signature, Timestamp};
-use claudemesh_testkit::{Kind, Member, Mesh, Setup, TestMesh, Wire, eventually, letter, merged};
+use claudemesh_testkit::{Kind, Member, Mesh, Request, Setup, TestMesh, Wire, eventually, letter, merged};
 use serde_json::{Value, json};
 
 use crate::greeting::shape;
@@ -34,9 +34,18 @@ async fn verified(wire: &mut Wire) -> Value {
     ask(wire, json!({"type": "audit_verify"})).await
 }
 
-/// A log with some entries, and an admin's connection.
+/// Waits until so many ends of connections are in the log: an end is written a moment later.
+async fn have_left(mesh: &TestMesh, count: i64) {
+    eventually("the log says who left", async || {
+        mesh.database.number("select count(*) from audit_log where event_type = 'peer_left'").await == count
+    })
+    .await;
+}
+
+/// A log with some entries that does not grow, and an admin's connection.
 async fn with_log(mesh: &TestMesh) -> (Mesh, Member, Wire) {
     let (mesh_of_ann, ann, bob) = mesh.pair().await;
+    have_left(mesh, 1).await;
     let mut admin = mesh.connect(&ann.hello()).await;
     for _ in 0..2 {
         for kind in ["ban", "unban"] {
@@ -56,6 +65,7 @@ async fn admins_read_the_log_newest_first(setup: Setup) {
     let mesh = setup.start().await;
     let (mesh_of_ann, ann, mut admin) = with_log(&mesh).await;
     let cid = mesh.join(&mesh_of_ann, &ann, "Cid").await;
+    have_left(&mesh, 2).await;
     let all = query(&mut admin, json!({})).await;
     let entries = all["entries"].as_array().unwrap();
     assert_eq!((&all["type"], &all["total"]), (&json!("audit_result"), &json!(entries.len())));
@@ -302,18 +312,42 @@ async fn the_chain_never_forks(setup: Setup) {
             }
         }
     };
+    let comings = async {
+        for _ in 0..ROUNDS {
+            mesh.connect(&cid.session().hello()).await.close(1000).await;
+            mesh.connect(&ann.session().hello()).await.break_off();
+        }
+    };
+    let joins = async {
+        for number in 0..ROUNDS {
+            mesh.join(&of_ann, &ann, &format!("Member {number}")).await;
+        }
+    };
+    let broadcasts = async {
+        let mut crier = mesh.connect(&ann.session().hello()).await;
+        for _ in 0..ROUNDS {
+            crier.deliver("*", "x").await;
+            crier.deliver(&cid.key(), "x").await;
+        }
+    };
     let verifications = async {
         for _ in 0..ROUNDS {
             let found = verified(&mut verifying).await;
             assert_eq!(found["valid"], true, "also while it grows: {found}");
         }
     };
-    tokio::join!(bans, invites, sends, verifications);
+    tokio::join!(bans, invites, sends, comings, joins, broadcasts, verifications);
     let found = verified(&mut banning).await;
     assert_eq!(found["valid"], true, "{found}");
     let rows = mesh.database.number("select count(*) from audit_log").await;
     assert_eq!((&found["entries"], rows), (&json!(rows), mesh.database.number("select max(seq) from audit_log").await));
-    assert!(rows >= i64::try_from(4 * ROUNDS).unwrap());
+    for (event, of_the_test) in [("message_sent", 22), ("member_banned", 1), ("member_joined", 1), ("peer_joined", 2)] {
+        let count = format!("select count(*) from audit_log where event_type = '{event}'");
+        let least = i64::try_from(of_the_test * ROUNDS).unwrap();
+        assert!(mesh.database.number(&count).await >= least, "{event}");
+    }
+    let sent = mesh.database.number("select count(*) from audit_log where event_type = 'message_sent'").await;
+    assert_eq!(sent, mesh.database.number("select count(*) from message").await, "one for each");
 }
 
 /// A1: an entry is committed with its event, or neither is.
@@ -342,6 +376,12 @@ async fn what_cannot_be_logged_does_not_happen(setup: Setup) {
             "select cast(sum(used_count) as bigint) from invite",
             "select count(*) from mesh",
             "select count(*) from message",
+            "select count(*) from delivery",
+            "select count(*) from session",
+            "select count(*) from handshake",
+            "select count(*) from member_grant",
+            "select count(*) from member_group",
+            "select count(*) from member where role_tag is not null",
             "select cast(sum(audit_seq) as bigint) from mesh_head",
         ] {
             facts.push(mesh.database.number(count).await);
@@ -351,12 +391,27 @@ async fn what_cannot_be_logged_does_not_happen(setup: Setup) {
     let before = facts().await;
     mesh.database.sql(&refuse).await;
     let token = of_ann.token("member").1;
-    for request in [json!({"type": "ban", "target": "Bob"}), json!({"type": "invite_create", "token": token})] {
+    for request in [
+        json!({"type": "ban", "target": "Bob"}),
+        json!({"type": "invite_create", "token": token}),
+        json!({"type": "grant_set", "grants": {bob.key(): []}}),
+        json!({"type": "member_update", "memberId": bob.id, "roleTag": "x"}),
+    ] {
         assert_eq!(admin.ask(request).await["type"], "error");
     }
+    let mut comer = Wire::open(mesh.address).await;
+    for hello in [bob.hello(), bob.session().hello(), bob.cold()] {
+        comer.say(&hello).await;
+        let error = comer.next().await;
+        assert_eq!(error["type"], "error", "nobody comes unnoted: {error}");
+    }
+    comer.break_off();
+    assert_eq!(admin.peers().await.len(), 1);
     let key = Identity::generate().unwrap().public().to_string();
     assert_ne!(mesh.redeem(&payload, &open, (&key, "Cid")).await.status, 200);
-    assert_eq!(admin.send(&bob.key(), "x").await["queued"], false);
+    for target in [bob.key().as_str(), "*", "@all"] {
+        assert_eq!(admin.send(target, "x").await["queued"], false);
+    }
     assert_eq!(facts().await, before);
     let allow = if kind == Kind::Sqlite { "drop trigger refuse" } else { "drop trigger refuse on audit_log" };
     mesh.database.sql(allow).await;
@@ -371,7 +426,21 @@ async fn the_log_holds_metadata_only(setup: Setup) {
     let mut admin = mesh.connect(&ann.hello()).await;
     let canary = "canary-5f1d";
     let told = json!({"ext": {"note": canary}, "client_message_id": canary});
-    assert_eq!(admin.send_with(&bob.key(), canary, told).await["queued"], true);
+    admin.say(&json!({"type": "join_group", "name": "crew", "role": canary})).await;
+    for target in [bob.key().as_str(), "*", "@all", "@crew"] {
+        let told = merged(told.clone(), json!({"client_message_id": format!("{canary}{target}")}));
+        assert_eq!(admin.send_with(target, canary, told).await["queued"], true);
+    }
+    assert_eq!(admin.send_with("@crew!", canary, told).await["queued"], false);
+    admin.say(&json!({"type": "set_summary", "summary": canary})).await;
+    for request in [
+        json!({"type": "set_profile", "avatar": canary, "title": canary, "bio": canary, "capabilities": [canary]}),
+        json!({"type": "member_update", "roleTag": canary}),
+    ] {
+        assert_ne!(admin.ask(request).await["type"], "error");
+    }
+    let place = json!({"cwd": canary, "hostname": canary, "model": canary, "channel": canary});
+    mesh.connect(&merged(bob.session().hello(), place)).await.close(1000).await;
     let token = of_ann.token("member").1;
     assert_eq!(admin.ask(json!({"type": "invite_create", "token": token})).await["type"], "invite_created");
     for kind in ["ban", "unban"] {
@@ -386,6 +455,7 @@ async fn the_log_holds_metadata_only(setup: Setup) {
         assert_eq!(mesh.database.number(&like).await, 0);
         let path = mesh.data_dir().join("audit-checkpoints.jsonl");
         assert!(!fs::read_to_string(path).unwrap_or_default().contains(word));
+        assert!(!mesh.http(&Request::get("/metrics")).await.body.contains(word));
     }
 }
 
