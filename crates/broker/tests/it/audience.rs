@@ -9,6 +9,7 @@ on_both!(
     a_broadcast_is_stored_once_for_each_recipient_whatever_is_retried,
 );
 
+/// D2, websocket 3.10 ▶: through one connection of each member, the control plane before a session.
 async fn a_broadcast_reaches_every_member_once_and_waits_for_those_who_are_away(setup: Setup) {
     let mesh = setup.start().await;
     let (home, ann, bob) = mesh.pair().await;
@@ -22,7 +23,6 @@ async fn a_broadcast_reaches_every_member_once_and_waits_for_those_who_are_away(
     let mut daemon = mesh.connect(&bob.hello()).await;
     for (target, text) in [("*", "to all"), ("@all", "to all again")] {
         let id = sender.deliver(target, text).await;
-        // websocket 3.10 ▶ and delivery.md section 1: one connection of the member takes it, the control plane before a session.
         let (push, heard) = daemon.push().await;
         assert_eq!(heard, text);
         assert_eq!((&push["messageId"], &push["senderName"]), (&json!(id), &json!("Ann")));
@@ -40,6 +40,7 @@ async fn a_broadcast_reaches_every_member_once_and_waits_for_those_who_are_away(
     assert_eq!(mesh.connect(&eve.hello()).await.peers().await.len(), 2);
 }
 
+/// websocket 3.5 ▶: ancestors are honoured.
 async fn a_group_is_heard_by_its_members_and_those_below_it(setup: Setup) {
     let mesh = setup.start().await;
     let (home, ann, bob) = mesh.pair().await;
@@ -52,7 +53,7 @@ async fn a_group_is_heard_by_its_members_and_those_below_it(setup: Setup) {
     }
     let mut sender = mesh.connect(&ann.hello()).await;
     let (mut below, mut beside) = (mesh.connect(&bob.hello()).await, mesh.connect(&dan.hello()).await);
-    // websocket 3.5 ▶: ancestors are honoured, and somebody in both hears it once.
+    // Somebody in both hears it once.
     sender.deliver("@a", "ancestors").await;
     sender.deliver("@a/b", "below").await;
     sender.deliver("@A/B/", "nobody").await;
@@ -66,6 +67,7 @@ async fn a_group_is_heard_by_its_members_and_those_below_it(setup: Setup) {
     away.nothing_else().await;
 }
 
+/// D6, websocket 4.1 ▶: what was sent comes along to each.
 async fn a_broadcast_is_stored_once_for_each_recipient_whatever_is_retried(setup: Setup) {
     let mesh = setup.start().await;
     let (home, ann, bob) = mesh.pair().await;
@@ -82,7 +84,6 @@ async fn a_broadcast_is_stored_once_for_each_recipient_whatever_is_retried(setup
     for member in [&bob, &cid] {
         let mut wire = mesh.connect(&member.hello()).await;
         let (push, _) = wire.push().await;
-        // websocket 4.1 ▶: what was sent comes along.
         assert_eq!(push["client_message_id"], "once");
         assert_eq!(push["request_fingerprint"], "ab".repeat(32).as_str());
         wire.acknowledge(&push).await;

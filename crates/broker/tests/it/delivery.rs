@@ -115,7 +115,7 @@ async fn mail_passes_to_a_daemon_that_comes_and_back(setup: Setup) {
     session.nothing_else().await;
 }
 
-/// D6 and D7.
+/// D6 and D7, websocket 3.8 ▶: what is sent again has the first answer, from whichever connection of its member.
 async fn a_retry_gets_the_first_answer_and_a_reused_id_is_refused(setup: Setup) {
     let mut mesh = setup.start().await;
     let (_, ann, bob) = mesh.pair().await;
@@ -153,6 +153,7 @@ async fn a_retry_gets_the_first_answer_and_a_reused_id_is_refused(setup: Setup) 
     receiver.nothing_else().await;
 }
 
+/// D6, websocket 3.8 ▶: a client's id is its member's own.
 async fn two_senders_may_use_the_same_id(setup: Setup) {
     let mesh = setup.start().await;
     let (mesh_of_ann, ann, bob) = mesh.pair().await;
@@ -172,7 +173,7 @@ fn short_lease(setup: Setup) -> Setup {
     setup.with(|config| config.claim_lease = Duration::from_millis(300))
 }
 
-/// D7 and D10.
+/// D7 and D10, websocket 3.6 ▶: it is pushed again when its lease ends.
 async fn what_is_not_acknowledged_comes_again_with_the_same_ids_and_a_longer_lease(setup: Setup) {
     let mesh = short_lease(setup).start().await;
     let (_, ann, bob) = mesh.pair().await;
@@ -225,7 +226,7 @@ async fn until_nothing_is_queued(mesh: &TestMesh) {
     .await;
 }
 
-/// A daemon sends both ids, and the message's id as the client's when there was none.
+/// D4. A daemon sends both ids, and the message's id as the client's when there was none.
 async fn an_ack_by_either_id_settles_and_may_be_repeated(setup: Setup) {
     let mesh = setup.start().await;
     let (_, ann, bob) = mesh.pair().await;
@@ -251,6 +252,7 @@ async fn an_ack_by_either_id_settles_and_may_be_repeated(setup: Setup) {
     mesh.connect(&bob.hello()).await.nothing_else().await;
 }
 
+/// websocket 3.6 ▶: `brokerMessageId` decides, whoever holds the message.
 async fn an_ack_by_the_brokers_id_reaches_what_an_earlier_connection_was_handed(setup: Setup) {
     let mesh = setup.start().await;
     let (_, ann, bob) = mesh.pair().await;
@@ -265,7 +267,7 @@ async fn an_ack_by_the_brokers_id_reaches_what_an_earlier_connection_was_handed(
     mesh.connect(&bob.hello()).await.nothing_else().await;
 }
 
-/// D4 and R4.
+/// D4 and R4, websocket 3.6 ▶: `brokerMessageId` decides, `clientMessageId` alone is of what this connection was handed.
 async fn the_acks_of_others_change_nothing(setup: Setup) {
     let mesh = setup.start().await;
     let (mesh_of_ann, ann, bob) = mesh.pair().await;
@@ -308,6 +310,7 @@ async fn the_acks_of_others_change_nothing(setup: Setup) {
     assert_eq!(mesh.database.number("select count(*) from delivery where state = 'queued'").await, 3);
 }
 
+/// D4, websocket 3.6 ▶: two senders used one id and one ack names it: the other message comes again.
 async fn a_clients_own_id_means_the_oldest_that_carries_it(setup: Setup) {
     let mesh = setup.start().await;
     let (mesh_of_ann, ann, bob) = mesh.pair().await;
@@ -325,7 +328,7 @@ async fn a_clients_own_id_means_the_oldest_that_carries_it(setup: Setup) {
     receiver.nothing_else().await;
 }
 
-/// A command says what it has to say and closes at once.
+/// websocket 1.1 ▶: a command says what it has to say and closes at once.
 async fn frames_before_a_close_are_all_processed(setup: Setup) {
     let mesh = setup.start().await;
     let (_, ann, bob) = mesh.pair().await;
@@ -374,6 +377,7 @@ async fn what_was_said_before_a_line_was_reset_is_processed() {
     }
 }
 
+/// D11: what is unacknowledged is bounded.
 async fn more_than_a_window_is_handed_over_as_it_is_acknowledged(setup: Setup) {
     let mesh = setup.start().await;
     let (_, ann, bob) = mesh.pair().await;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::greeting::shape;
 
-/// The data of the next event of a name; its envelope is what clients expect.
+/// The data of the next event of a name; its envelope is what clients expect (websocket 4.1 ▶).
 async fn event(wire: &mut Wire, name: &str) -> Value {
     let event = wire.event(name).await;
     assert_eq!(
@@ -16,6 +16,10 @@ async fn event(wire: &mut Wire, name: &str) -> Value {
     );
     assert_eq!((&event["priority"], &event["nonce"], &event["ciphertext"]), (&json!("low"), &json!(""), &json!("")));
     assert_eq!(event["messageId"].as_str().unwrap().len(), 36);
+    assert_eq!(event["event"], name);
+    for taken in ["mesh", "event", "ts"] {
+        assert!(event["eventData"].get(taken).is_none(), "clients give {taken} a meaning of their own: {event}");
+    }
     event["eventData"].clone()
 }
 

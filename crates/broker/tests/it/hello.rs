@@ -62,7 +62,7 @@ async fn each_check_comes_before_the_next(setup: Setup) {
     assert_eq!(code, "revoked");
 }
 
-/// R11.
+/// R11, websocket 1.4 ▶ 5b.
 async fn a_hello_is_accepted_once_also_by_a_broker_that_was_restarted(setup: Setup) {
     let mut mesh = setup.start().await;
     let (_, ann) = mesh.mesh("once").await;
@@ -231,6 +231,18 @@ async fn a_field_of_a_wrong_type_is_named_and_the_socket_stays() {
     named(&mut wire, merged(ann.hello(), json!({"capabilities": "quiet"})), "capabilities").await;
     named(&mut wire, merged(ann.hello(), json!({"capabilities": [5]})), "capabilities[0]").await;
     wire.greet(&ann.hello()).await;
+}
+
+/// websocket 1.2 ▶: whoever does not say where it is, is nowhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hello_without_a_directory_is_accepted() {
+    let mesh = TestMesh::start().await;
+    let (_, ann) = mesh.mesh("nowhere").await;
+    for hello in [ann.hello(), ann.session().hello(), ann.cold()] {
+        let mut wire = mesh.connect(&merged(hello, json!({"cwd": null}))).await;
+        assert_eq!(wire.peers().await[0]["cwd"], "");
+        wire.close(1000).await;
+    }
 }
 
 /// The frame is answered by `invalid_argument`, whose message begins with the field.

@@ -118,7 +118,7 @@ async fn nobody_displaces_another_kind_of_connection_or_another_member() {
     assert_eq!(wires[2].closed().await, (1000, "session_replaced".to_owned()));
 }
 
-/// Whoever is next for the mail is told, and starts with what was held.
+/// websocket 3.6 ▶: claims are released when their socket closes. Whoever is next for the mail is told, and starts with what was held.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_connection_held_goes_to_the_next_one_when_it_leaves() {
     let mesh = TestMesh::start().await;
@@ -144,6 +144,30 @@ async fn what_a_connection_held_goes_to_the_next_one_when_it_leaves() {
         }
         next.close(1000).await;
     }
+}
+
+/// websocket 3.6 ▶: nothing is claimed for a connection whose socket is not open, though its presence is still shown.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_line_claims_nothing() {
+    let mesh = TestMesh::start().await;
+    let (_, ann, bob) = mesh.pair().await;
+    let mut sender = mesh.connect(&ann.hello()).await;
+    let (hello, session) = (bob.hello(), bob.session());
+    for hello in [&hello, &session.hello()] {
+        mesh.connect(hello).await.break_off();
+    }
+    until_open(&mesh, 1).await;
+    assert_eq!(count(&mut sender, &bob).await, 2);
+    sender.deliver(&bob.key(), "for the member").await;
+    sender.deliver(&session.key(), "for the session").await;
+    sender.deliver("*", "for all").await;
+    sender.fence().await;
+    let claimed = "select count(*) from delivery where claim_connection is not null";
+    assert_eq!(mesh.database.number(claimed).await, 0);
+    // Another connection of the member does not wait for the one that broke.
+    let mut other = mesh.connect(&bob.session().hello()).await;
+    assert_eq!((other.receive().await, other.receive().await), ("for the member".to_owned(), "for all".to_owned()));
+    assert_eq!(mesh.connect(&session.hello()).await.receive().await, "for the session");
 }
 
 #[tokio::test(flavor = "multi_thread")]

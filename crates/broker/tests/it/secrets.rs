@@ -37,6 +37,7 @@ fn holds(bytes: &[u8], text: &str) -> bool {
     bytes.windows(text.len()).any(|window| window == text.as_bytes())
 }
 
+/// A4, D8.
 #[tokio::test(flavor = "multi_thread")]
 async fn logs_hold_no_body_nonce_token_place_or_whole_key() {
     let pages = Pages::default();
@@ -61,6 +62,13 @@ async fn logs_hold_no_body_nonce_token_place_or_whole_key() {
         sender.expect("ack").await;
     }
     receiver.receive().await;
+    // A broadcast is plain text in base64, and the database has it. Logs and metrics must not, in either form.
+    sender.deliver("*", "canary broadcast").await;
+    receiver.receive().await;
+    sender.say(&json!({"type": "set_summary", "summary": "canary summary"})).await;
+    sender.say(&json!({"type": "join_group", "name": "canary-group", "role": "canary role"})).await;
+    sender.ask(json!({"type": "set_profile", "title": "canary title"})).await;
+    sender.ask(json!({"type": "ban", "target": "canary target", "reason": "canary reason"})).await;
     sender.say_text(&format!("{{\"type\":\"{body}\"")).await;
     let (_, token) = mesh_of_ann.token("member");
     sender.ask(json!({"type": "invite_create", "token": token})).await;
@@ -87,8 +95,11 @@ async fn logs_hold_no_body_nonce_token_place_or_whole_key() {
         &ann.key(),
         &bob.key(),
     ];
-    for secret in secrets {
+    let broadcast = base64(b"canary broadcast");
+    let metrics = mesh.http(&Request::get("/metrics")).await.body;
+    for secret in secrets.into_iter().chain([broadcast.as_str(), "canary"]) {
         assert!(!holds(&log, secret), "{secret} is in the logs");
+        assert!(!metrics.contains(secret), "{secret} is in the metrics");
     }
     // An invite is kept as its hash.
     for (path, bytes) in files(mesh.data_dir()) {
@@ -96,6 +107,7 @@ async fn logs_hold_no_body_nonce_token_place_or_whole_key() {
     }
 }
 
+/// R12.
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_in_the_data_directory_is_its_owners_alone() {
     use std::os::unix::fs::PermissionsExt as _;

@@ -26,6 +26,7 @@ fn is_permanent(text: &str) -> (bool, bool) {
     )
 }
 
+/// D2, websocket 3.4 ▶: mail for any member and for its sessions is kept until they come.
 async fn a_message_reaches_members_and_sessions_online_and_offline(setup: Setup) {
     let mut mesh = setup.start().await;
     let (_, ann, bob) = mesh.pair().await;
@@ -50,6 +51,7 @@ async fn a_message_reaches_members_and_sessions_online_and_offline(setup: Setup)
     back.nothing_else().await;
 }
 
+/// websocket 4.1 ▶: the sender's member, the client's id and fingerprint, and `ext` byte for byte.
 async fn a_push_carries_everything_that_was_sent(setup: Setup) {
     let mesh = setup.start().await;
     let (_, ann, bob) = mesh.pair().await;
@@ -74,6 +76,9 @@ async fn a_push_carries_everything_that_was_sent(setup: Setup) {
     );
     let (push, _) = receiver.push().await;
     assert_eq!(push["messageId"], ack["messageId"]);
+    // websocket 2 ▶
+    let id = ack["messageId"].as_str().unwrap();
+    assert!(id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{id}");
     assert_eq!(push["senderPubkey"], session.key());
     assert_eq!(push["senderMemberPubkey"], ann.key());
     assert_eq!(push["senderMemberId"], ann.id);
@@ -101,6 +106,7 @@ async fn a_push_without_extras_has_none() {
     assert_eq!((&push["priority"], &push["nonce"], &push["senderName"]), (&json!("next"), &json!(""), &json!("Ann")));
 }
 
+/// websocket 2 ▶ (what is base64) and 3.7 ▶, 1.1 ▶: a `send` is answered by an `ack`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_field_is_refused_by_an_ack_that_names_it_and_is_permanent() {
     let mesh = TestMesh::start().await;
@@ -158,6 +164,7 @@ async fn a_bad_field_is_refused_by_an_ack_that_names_it_and_is_permanent() {
     receiver.nothing_else().await;
 }
 
+/// websocket 3.4 ▶ and 3.7 ▶: whom nobody knows.
 #[tokio::test(flavor = "multi_thread")]
 async fn whom_nobody_knows_is_refused_with_the_references_words() {
     let mesh = TestMesh::start().await;
@@ -183,6 +190,7 @@ async fn whom_nobody_knows_is_refused_with_the_references_words() {
     assert_eq!(is_permanent(NO_RECIPIENT), (false, false));
 }
 
+/// websocket 3.10 ▶: a daemon drops what its own member sent when it can tell, so there it cannot.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_to_oneself_needs_another_session() {
     let mesh = TestMesh::start().await;
@@ -213,6 +221,7 @@ async fn a_message_to_oneself_needs_another_session() {
     quiet.nothing_else().await;
 }
 
+/// websocket 3.7 ▶: the rate.
 #[tokio::test(flavor = "multi_thread")]
 async fn sends_beyond_the_rate_are_refused_and_the_rate_is_the_members() {
     let setup = Setup::sqlite().with(|config| (config.send_rate_per_min, config.send_burst) = (60, 10));
@@ -233,7 +242,7 @@ async fn sends_beyond_the_rate_are_refused_and_the_rate_is_the_members() {
     wires[0].deliver(&bob.key(), "x").await;
 }
 
-/// websocket 1.1 ▶: a message beyond `MAX_MESSAGE_BYTES` is refused by an `ack`.
+/// websocket 1.1 ▶ and 3.7 ▶: a message beyond `MAX_MESSAGE_BYTES` is refused by an `ack`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_beyond_the_limit_is_refused_with_its_size_and_the_socket_stays() {
     let mesh = TestMesh::start().await;
@@ -251,6 +260,7 @@ async fn a_message_beyond_the_limit_is_refused_with_its_size_and_the_socket_stay
     receiver.nothing_else().await;
 }
 
+/// websocket 3.7 ▶: a full queue.
 async fn a_full_queue_is_said_and_empties_again(setup: Setup) {
     let mesh = setup.start().await;
     let (_, ann, bob) = mesh.pair().await;
@@ -283,9 +293,31 @@ async fn a_revoked_sender_and_a_revoked_recipient_are_refused(setup: Setup) {
     assert_eq!(is_permanent(ack["error"].as_str().unwrap()), (true, true));
 }
 
+/// websocket 3.7 ▶: each text, through the patterns of both daemons. All that is said of a refusal is here or in a test above.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_transient_words_are_not_permanent_to_any_client() {
-    for words in ["temporarily unavailable, try again", "recipient queue full", NO_RECIPIENT] {
-        assert_eq!(is_permanent(words), (false, false), "{words}");
+async fn a_daemon_gives_up_for_what_is_permanent_and_tries_again_for_the_rest() {
+    let mesh = TestMesh::start().await;
+    let (_, ann, bob) = mesh.pair().await;
+    let (mut sender, mut receiver) = (mesh.connect(&ann.hello()).await, mesh.connect(&bob.hello()).await);
+    sender.send_with(&bob.key(), "one", json!({"client_message_id": "c"})).await;
+    let reused = sender.send_with(&bob.key(), "two", json!({"client_message_id": "c"})).await;
+    receiver.ask(json!({"type": "grant_set", "grants": {ann.key(): []}})).await;
+    let blocked = sender.send(&bob.key(), "x").await;
+    receiver.ask(json!({"type": "grant_set", "grants": {ann.key(): null}})).await;
+    mesh.database.sql("update mesh_head set queued_rows = 100000000").await;
+    let full = sender.send(&bob.key(), "x").await;
+    mesh.database.sql("alter table message rename to hidden").await;
+    let away = sender.send(&bob.key(), "x").await;
+    mesh.database.sql("alter table hidden rename to message").await;
+    let reused_words = "invalid: client_message_id was used with another request_fingerprint";
+    let blocked_words = "forbidden: blocked by recipient grants (sender lacks dm capability)";
+    for (ack, words, permanent) in [
+        (&reused, reused_words, true),
+        (&blocked, blocked_words, true),
+        (&full, "mesh queue full", false),
+        (&away, "temporarily unavailable, try again", false),
+    ] {
+        assert_eq!((&ack["error"], &ack["queued"], &ack["messageId"]), (&json!(words), &json!(false), &json!("")));
+        assert_eq!(is_permanent(words), (permanent, permanent), "{words}");
     }
 }

@@ -75,7 +75,7 @@ async fn each_check_comes_before_the_next(setup: Setup) {
     mesh.connect(&merged(session.hello(), json!({"parentMemberId": null}))).await;
 }
 
-/// R11.
+/// R11, websocket 1.4 ▶ 6b.
 async fn a_session_hello_is_accepted_once(setup: Setup) {
     let mut mesh = setup.start().await;
     let (_, ann) = mesh.mesh("once").await;

@@ -28,6 +28,7 @@ async fn send_until_closed(mut wire: Wire, to: String, name: usize) -> Vec<Strin
     acked
 }
 
+/// D16, websocket 1.9 ▶: what was acknowledged is written before the end.
 async fn everything_acked_while_the_broker_stops_is_there_after_it(setup: Setup) {
     let mut mesh = setup.start().await;
     let (_, ann, bob) = mesh.pair().await;
@@ -61,6 +62,7 @@ async fn everything_acked_while_the_broker_stops_is_there_after_it(setup: Setup)
     assert!(expected.len() > 150);
 }
 
+/// D16, websocket 1.9 ▶: clients get their answers, and then a Close.
 async fn every_socket_is_told_that_the_broker_stops(setup: Setup) {
     let mut mesh = setup.start().await;
     let (_, ann) = mesh.mesh("stop").await;
