@@ -295,16 +295,19 @@ pub(crate) struct Block {
     pub(crate) who: String,
 }
 
-/// Send a message, sealed for its recipient alone
+/// Send a message: to one, sealed for that one alone, or to a group or everybody, NOT encrypted
 #[derive(Debug, Args)]
 #[command(
-    after_help = "A member's name reaches whichever of the member's connections comes for the mail; a session's own \
+    after_help = "What goes to @GROUP or * is not encrypted: the broker can read it, and so can whoever reads its database. @GROUP \
+    reaches everybody in GROUP and in GROUP/anything, also those who are away; * and @all mean everybody but you.\n\n\
+    A member's name reaches whichever of the member's connections comes for the mail; a session's own \
     name reaches that session. A name that means more than one is refused with the candidates.\n\n\
-    JSON: {messageId, to: {name, pubkey}, state: \"delivered\"|\"queued\"|\"claimed\"|\"held\"|\"expired\"|\"revoked\", \
-    status: \"delivered\"|\"held\"|\"disconnected\"|null}"
+    JSON: {messageId, to: {name, pubkey}, encrypted: true, state: \"delivered\"|\"queued\"|\"claimed\"|\"held\"|\"expired\"|\"revoked\", \
+    status: \"delivered\"|\"held\"|\"disconnected\"|null}; to many: {messageId, to: {audience}, encrypted: false, \
+    recipients: [{name, pubkey, status, state}]|null}"
 )]
 pub(crate) struct Send {
-    /// A name, a key, or the first 8 characters of a key or more
+    /// A name, a key, or the first 8 characters of a key or more; @GROUP or '*' for many
     pub(crate) who: String,
     /// What to say; - reads it from standard input
     #[arg(required = true)]
@@ -318,8 +321,8 @@ pub(crate) struct Send {
 #[derive(Debug, Args)]
 #[command(
     after_help = "A message is acknowledged once it is safely in the local inbox.\n\nJSON: one line per message: \
-    {messageId, from, senderPubkey, senderMemberPubkey, priority, sentAt, receivedAt, text}; text is null when the message \
-    could not be opened"
+    {messageId, from, senderPubkey, senderMemberPubkey, priority, sentAt, receivedAt, encrypted, text}; encrypted is false for \
+    what the broker could read; it and text are null when the message could not be opened"
 )]
 pub(crate) struct Inbox {
     /// Go on until interrupted, also across lost connections

@@ -120,8 +120,8 @@ fn advice_on_whom(unresolved: &Unresolved) -> Option<&'static str> {
     match unresolved {
         Unresolved::Ambiguous { .. } => Some("name one by its key; the first 8 characters or more are enough"),
         Unresolved::NotOne(_) => Some("one name, without @ or #"),
-        // Who there is has been said.
-        Unresolved::Nobody { .. } => None,
+        // What there is has been said.
+        Unresolved::Nobody { .. } | Unresolved::NoAudience(_) => None,
     }
 }
 

@@ -9,6 +9,7 @@ use claudemesh_envelope::{Channel, Sealed};
 use claudemesh_keys::Identity;
 use claudemesh_proto::PublicKey;
 use claudemesh_proto::message::Push;
+use claudemesh_proto::text::from_base64;
 
 use crate::error::{Error, Result};
 
@@ -23,6 +24,8 @@ pub struct Cipher {
 pub enum Body {
     /// It was opened.
     Text(String),
+    /// It was not sealed: the broker could read it, and whose words it is the broker says.
+    Plaintext(String),
     /// It could not be opened with our key. It is kept as it came, and never shown as if it were text.
     Unopened {
         /// As it came.
@@ -52,17 +55,17 @@ impl Cipher {
         Ok((sealed.nonce_base64(), sealed.ciphertext_base64()))
     }
 
-    /// Opens what came. It fails closed: anything but UTF-8 sealed for us by `senderPubkey` stays unopened.
+    /// Opens what came. It fails closed: only UTF-8 sealed for us by `senderPubkey` is [`Body::Text`], and what is no UTF-8
+    /// either way stays unopened. What was sealed for somebody else looks like plain text about as often as noise does.
     pub fn open(&self, push: &Push) -> Body {
         let text = || {
             let channel = self.channel(&push.sender_pubkey.parse().ok()?)?;
             let plain = channel.open(&Sealed::from_base64(&push.nonce, &push.ciphertext).ok()?).ok()?;
             String::from_utf8(plain).ok()
         };
-        text().map_or_else(
-            || Body::Unopened { nonce: push.nonce.clone(), ciphertext: push.ciphertext.clone() },
-            Body::Text,
-        )
+        let plain = || String::from_utf8(from_base64(&push.ciphertext)?).ok().filter(|text| !text.is_empty());
+        let unopened = || Body::Unopened { nonce: push.nonce.clone(), ciphertext: push.ciphertext.clone() };
+        text().map(Body::Text).or_else(|| plain().map(Body::Plaintext)).unwrap_or_else(unopened)
     }
 
     fn channel(&self, peer: &PublicKey) -> Option<Arc<Channel>> {
@@ -128,22 +131,34 @@ mod tests {
             let (nonce, ciphertext) = anna.seal(&ben.own(), &text).unwrap();
             let push = push(&anna.own(), nonce, ciphertext);
             prop_assert_eq!(ben.open(&push), Body::Text(text));
-            let is_closed = matches!(eve.open(&push), Body::Unopened { .. });
-            prop_assert!(is_closed);
+            // Noise is sometimes UTF-8, and is flagged then.
+            let is_opened = matches!(eve.open(&push), Body::Text(_));
+            prop_assert!(!is_opened);
         }
     }
 
+    /// (R17)
     #[test]
-    fn plain_text_in_base64_is_not_taken_for_a_message() {
+    fn plain_text_is_never_taken_for_sealed() {
         let anna = cipher(1);
         for nonce in [String::new(), base64(&[0; 24])] {
-            let push = push(&cipher(2).own(), nonce, base64(b"hello, this is not sealed"));
-            assert!(matches!(anna.open(&push), Body::Unopened { .. }));
+            let push = push(&cipher(2).own(), nonce, base64("hello, this is not sealed – ü".as_bytes()));
+            assert_eq!(anna.open(&push), Body::Plaintext("hello, this is not sealed – ü".into()));
         }
-        let (nonce, ciphertext) = cipher(2).seal(&anna.own(), "hi").unwrap();
-        let mut forged = push(&cipher(2).own(), nonce, ciphertext);
+    }
+
+    /// (R17)
+    #[test]
+    fn what_is_neither_sealed_for_us_nor_text_stays_unopened() {
+        let anna = cipher(1);
+        let (nonce, ciphertext) = cipher(2).seal(&anna.own(), "a text that is long enough").unwrap();
+        let mut forged = push(&cipher(2).own(), nonce.clone(), ciphertext);
         forged.sender_pubkey = "system".into();
         assert!(matches!(anna.open(&forged), Body::Unopened { .. }));
+        for ciphertext in [base64(&[0xff; 20]), base64(b""), "not base64".into()] {
+            let push = push(&cipher(2).own(), nonce.clone(), ciphertext);
+            assert!(matches!(anna.open(&push), Body::Unopened { .. }));
+        }
     }
 
     #[test]

@@ -144,8 +144,8 @@ impl Inbox {
         let prepared = async {
             let mut transaction = self.pool.begin_with("begin immediate").await?;
             let version: i64 = sqlx::query_scalar("pragma user_version").fetch_one(&mut *transaction).await?;
-            if version > 2 {
-                return Ok(Err(format!("its schema is version {version}, this program knows 2")));
+            if version > 3 {
+                return Ok(Err(format!("its schema is version {version}, this program knows 3")));
             }
             if version == 0 {
                 sqlx::raw_sql(SCHEMA).execute(&mut *transaction).await?;
@@ -156,6 +156,9 @@ impl Inbox {
                     .bind(mesh.as_str())
                     .execute(&mut *transaction)
                     .await?;
+            }
+            if version < 3 {
+                sqlx::raw_sql(SCHEMA_3).execute(&mut *transaction).await?;
             }
             let owner: String = sqlx::query_scalar("select mesh_id from mesh").fetch_one(&mut *transaction).await?;
             transaction.commit().await?;
@@ -172,12 +175,12 @@ impl Inbox {
 
 async fn insert(transaction: &mut Transaction<'_, Sqlite>, letter: &Letter) -> Result<bool, sqlx::Error> {
     let (text, nonce, ciphertext) = match &letter.body {
-        Body::Text(text) => (Some(text), None, None),
+        Body::Text(text) | Body::Plaintext(text) => (Some(text), None, None),
         Body::Unopened { nonce, ciphertext } => (None, Some(nonce), Some(ciphertext)),
     };
     let done = sqlx::query(
         "insert into letter (message_id, sender_pubkey, sender_member_pubkey, sender_name, priority, sent_at, received_at, \
-         body, nonce, ciphertext) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) on conflict do nothing",
+         body, nonce, ciphertext, is_plaintext) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) on conflict do nothing",
     )
     .bind(letter.message_id.as_str())
     .bind(&letter.sender_pubkey)
@@ -189,6 +192,7 @@ async fn insert(transaction: &mut Transaction<'_, Sqlite>, letter: &Letter) -> R
     .bind(text)
     .bind(nonce)
     .bind(ciphertext)
+    .bind(matches!(letter.body, Body::Plaintext(_)))
     .execute(&mut **transaction)
     .await?;
     Ok(done.rows_affected() == 1)
@@ -196,6 +200,7 @@ async fn insert(transaction: &mut Transaction<'_, Sqlite>, letter: &Letter) -> R
 
 fn letter(row: &SqliteRow) -> Result<Letter, sqlx::Error> {
     let body = match row.try_get::<Option<String>, _>("body")? {
+        Some(text) if row.try_get("is_plaintext")? => Body::Plaintext(text),
         Some(text) => Body::Text(text),
         None => Body::Unopened { nonce: row.try_get("nonce")?, ciphertext: row.try_get("ciphertext")? },
     };
@@ -248,6 +253,12 @@ create table mesh (mesh_id text not null) strict;
 pragma user_version = 2;
 ";
 
+/// Until then, nothing that was not sealed was kept as a text.
+const SCHEMA_3: &str = "
+alter table letter add column is_plaintext integer not null default 0;
+pragma user_version = 3;
+";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -277,16 +288,38 @@ mod tests {
         let (_dir, home, inbox) = inbox().await;
         let text = letter(1, Body::Text("hello".into()));
         let sealed = letter(2, Body::Unopened { nonce: "n".into(), ciphertext: "c".into() });
-        let both = vec![text.clone(), sealed.clone()];
+        let both = vec![text.clone(), letter(3, Body::Plaintext("to all".into())), sealed.clone()];
         assert_eq!(inbox.store(both.clone()).await.unwrap(), both);
         assert_eq!(inbox.store(both.clone()).await.unwrap(), []);
         inbox.close().await;
         let again = Inbox::open(&home, &MeshId::from_random([1; 32])).await.unwrap();
         assert_eq!(again.unshown().await.unwrap(), both);
         again.mark_shown(&[text], Timestamp::from_millis(3)).await.unwrap();
-        assert_eq!(again.unshown().await.unwrap(), std::slice::from_ref(&sealed));
+        assert_eq!(again.unshown().await.unwrap(), both[1..]);
         assert_eq!(again.latest(1).await.unwrap(), [sealed]);
         assert_eq!(again.latest(10).await.unwrap(), both);
+    }
+
+    #[tokio::test]
+    async fn what_an_older_program_kept_is_there_and_was_sealed() {
+        let (_dir, home, inbox) = inbox().await;
+        sqlx::raw_sql("alter table letter drop column is_plaintext; pragma user_version = 2;")
+            .execute(&inbox.pool)
+            .await
+            .unwrap();
+        sqlx::raw_sql(
+            "insert into letter (message_id, sender_pubkey, priority, sent_at, received_at, body) \
+             values ('0123456789abcdefghijklmnopqrstuv', 'ab', 'next', 1, 2, 'from before')",
+        )
+        .execute(&inbox.pool)
+        .await
+        .unwrap();
+        inbox.close().await;
+        let again = Inbox::open(&home, &MeshId::from_random([1; 32])).await.unwrap();
+        let kept = again.unshown().await.unwrap();
+        assert_eq!(kept.iter().map(|one| &one.body).collect::<Vec<_>>(), [&Body::Text("from before".into())]);
+        let new = vec![letter(1, Body::Plaintext("to all".into()))];
+        assert_eq!(again.store(new.clone()).await.unwrap(), new);
     }
 
     #[tokio::test]

@@ -6,12 +6,14 @@
 //! - [`Home`] gives the [`Membership`]: which mesh, which broker, which key.
 //! - [`Dial`] opens a [`Connection`] by a [`Handshake`]; pushes arrive in its [`Pushes`].
 //! - [`Cipher`] seals a [`Draft`] into a `send`; [`Line`] sends it, again under the same id when the connection is lost.
+//! - A [`Broadcast`] to an [`Audience`] is not sealed: nobody has one key for many.
 //! - A push is opened by [`Cipher`], kept by [`Inbox`], and only then acknowledged: see [`keep`].
 //!
 //! Load generators use [`Connection`] alone: [`Connection::submit`] many, collect the acks later.
 #![warn(missing_docs)]
 
 mod backoff;
+mod broadcast;
 mod broker_url;
 mod cipher;
 mod clock;
@@ -47,6 +49,7 @@ mod tls;
 pub use claudemesh_proto::hello::MAIL;
 
 pub use backoff::Backoff;
+pub use broadcast::{Audience, Broadcast};
 pub use broker_url::{BadUrl, BrokerUrl};
 pub use cipher::{Body, Cipher};
 pub use clock::now;

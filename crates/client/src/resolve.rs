@@ -50,8 +50,10 @@ pub enum Unresolved {
         /// The names there are.
         known: Vec<String>,
     },
-    /// It names a group, a topic or everybody, which this version cannot write to.
+    /// It names a group, a topic or everybody where one is wanted.
     NotOne(String),
+    /// It is written like a group or everybody and is neither.
+    NoAudience(String),
 }
 
 impl Roster {
@@ -172,7 +174,11 @@ impl fmt::Display for Unresolved {
                 if known.len() > NAMED { write!(f, " and {} more", known.len() - NAMED) } else { Ok(()) }
             }
             Self::NotOne(who) => {
-                write!(f, "\"{who}\" means a group, a topic or everybody; this version writes to one member or session")
+                write!(f, "\"{who}\" means a group, a topic or everybody; one member or session is wanted")
+            }
+            Self::NoAudience(who) => {
+                let grammar = "neither everybody (* or @all) nor a group (@NAME of 1-64 a-z, 0-9 and _./-)";
+                write!(f, "\"{who}\" is {grammar}; topics are not there yet")
             }
         }
     }
@@ -328,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_names_list_the_known_and_groups_are_refused() {
+    fn unknown_names_list_the_known_and_groups_are_not_one() {
         assert_eq!(
             resolve("Dora").unwrap_err().to_string(),
             "nobody is called \"Dora\"; there are: Anna, Ben, anna-api, anna-web, api, carl"

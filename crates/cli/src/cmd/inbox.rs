@@ -118,9 +118,10 @@ impl Desk<'_> {
 }
 
 fn value(letter: &Letter) -> Value {
-    let text = match &letter.body {
-        Body::Text(text) => Some(many_lines(text)),
-        Body::Unopened { .. } => None,
+    let (text, encrypted) = match &letter.body {
+        Body::Text(text) => (Some(many_lines(text)), Some(true)),
+        Body::Plaintext(text) => (Some(many_lines(text)), Some(false)),
+        Body::Unopened { .. } => (None, None),
     };
     json!({
         "messageId": letter.message_id,
@@ -130,6 +131,7 @@ fn value(letter: &Letter) -> Value {
         "priority": letter.priority,
         "sentAt": letter.sent_at,
         "receivedAt": letter.received_at,
+        "encrypted": encrypted,
         "text": text,
     })
 }
@@ -138,10 +140,11 @@ fn value(letter: &Letter) -> Value {
 fn lines(output: &Output, letter: &Letter) -> String {
     let key = key_prefix(&letter.sender_pubkey);
     let urgent = if letter.priority == Priority::Now { "  now" } else { "" };
-    let about = format!("({key})  {}{urgent}", letter.sent_at);
+    let open = if matches!(letter.body, Body::Plaintext(_)) { "  not encrypted" } else { "" };
+    let about = format!("({key})  {}{urgent}{open}", letter.sent_at);
     let mut text = format!("{}  {}", output.bold(&letter.sender()), output.dim(&about));
     let body = match &letter.body {
-        Body::Text(body) => many_lines(body),
+        Body::Text(body) | Body::Plaintext(body) => many_lines(body),
         Body::Unopened { .. } => "[cannot be opened: it was not sealed for this key, or is damaged]".into(),
     };
     for line in body.lines() {
@@ -204,5 +207,15 @@ mod tests {
         let value = value(&sealed);
         assert_eq!(value["text"], Value::Null);
         assert!(!value.to_string().contains("aGVsbG8="));
+    }
+
+    /// (R17)
+    #[test]
+    fn what_was_not_encrypted_is_flagged() {
+        let open = letter(Body::Plaintext("to all".into()));
+        let wanted = "Anna  (abababababab)  1970-01-01T00:00:00.000Z  now  not encrypted\n  to all";
+        assert_eq!(lines(&Output::new(false), &open), wanted);
+        let flags = [open, letter(Body::Text("x".into()))].map(|letter| value(&letter)["encrypted"].clone());
+        assert_eq!(flags, [Value::Bool(false), Value::Bool(true)]);
     }
 }

@@ -1,5 +1,6 @@
 //! The verbs, one file each.
 
+mod broadcast;
 mod create;
 mod grant;
 mod group;

@@ -1,22 +1,26 @@
 //! `claudemesh msg-status`
 
 use claudemesh_client::key_prefix;
-use claudemesh_proto::message::Delivery;
+use claudemesh_proto::message::{Delivery, MessageStatusResult};
 use claudemesh_proto::text::one_line;
 
 use crate::args::MsgStatus;
 use crate::context::Context;
+use crate::output::Output;
 use crate::table::table;
 
 pub(crate) async fn run(context: &Context, asked: &MsgStatus) -> anyhow::Result<()> {
     let mesh = context.mesh()?;
     let status = context.on_line(&mesh, async |line| Ok(line.connection().message_status(&asked.id).await?)).await?;
-    context.output.data(&status, |output| {
-        let row = |delivery: &Delivery| {
-            let at = status.delivered_at.map(|at| at.to_string()).unwrap_or_default();
-            vec![one_line(&delivery.name), key_prefix(&delivery.pubkey), delivery.state.as_str().into(), at]
-        };
-        let rows: Vec<_> = status.recipients.iter().map(row).collect();
-        table(output, &["RECIPIENT", "KEY", "STATE", "DELIVERED"], &rows)
-    })
+    context.output.data(&status, |output| recipients(output, &status))
+}
+
+/// Where it stands with each.
+pub(crate) fn recipients(output: &Output, status: &MessageStatusResult) -> String {
+    let row = |delivery: &Delivery| {
+        let at = status.delivered_at.map(|at| at.to_string()).unwrap_or_default();
+        vec![one_line(&delivery.name), key_prefix(&delivery.pubkey), delivery.state.as_str().into(), at]
+    };
+    let rows: Vec<_> = status.recipients.iter().map(row).collect();
+    table(output, &["RECIPIENT", "KEY", "STATE", "DELIVERED"], &rows)
 }

