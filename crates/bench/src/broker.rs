@@ -87,7 +87,7 @@ fn command(program: &Path, home: &Home) -> anyhow::Result<Command> {
     let mut command = Command::new(program);
     command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(File::create(log_path(home))?);
     command.args(["--port", "0", "--mesh-creation", "loopback", "--send-rate-per-min", "0"]);
-    command.args(["--hello-rate-per-min", "0", "--request-rate-per-min", "0"]);
+    command.args(["--hello-rate-per-min", "0", "--request-rate-per-min", "0", "--hook-rate-limit-per-min", "0"]);
     command.args(["--max-connections", "30000", "--max-connections-per-mesh", "30000"]);
     command.args(["--max-connections-per-member", "30000", "--data-dir"]).arg(home.dir.path());
     if let Some(database) = &home.database {

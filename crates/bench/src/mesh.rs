@@ -60,6 +60,11 @@ impl Mesh {
 
     /// Opens a connection of one member, as a session of its own.
     pub(crate) async fn connect(&self, member: usize) -> anyhow::Result<(Connection, Pushes)> {
+        self.connect_in(member, String::new()).await
+    }
+
+    /// The same, in a directory.
+    pub(crate) async fn connect_in(&self, member: usize, cwd: String) -> anyhow::Result<(Connection, Pushes)> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let member = self.members.get(member % self.members.len()).context("the mesh is empty")?;
         let handshake = Handshake::Member {
@@ -70,6 +75,7 @@ impl Mesh {
         let place = Place {
             session_id: format!("bench-{}", COUNT.fetch_add(1, Ordering::Relaxed)),
             pid: i64::from(std::process::id()),
+            cwd,
             capabilities: Some(vec![MAIL.into()]),
             ..Place::default()
         };

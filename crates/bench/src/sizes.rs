@@ -29,6 +29,12 @@ pub(crate) struct Sizes {
     pub(crate) starts: usize,
     /// Messages queued when the broker starts, one start for each number.
     pub(crate) queued: &'static [u64],
+    /// Messages that wait while a send is measured, one measurement for each number.
+    pub(crate) growth: &'static [u64],
+    /// Members of the meshes in which a send is measured.
+    pub(crate) members: &'static [usize],
+    /// Messages of each sender there.
+    pub(crate) to_each: u64,
     /// Rounds of each floor.
     pub(crate) floor_rounds: usize,
 }
@@ -44,11 +50,14 @@ impl Sizes {
             burst: 1000,
             pings: 3000,
             handshakes: 4000,
-            idle: 1000,
+            idle: 5000,
             crowd: 10_000,
             settle: Duration::from_secs(3),
             starts: 5,
             queued: if million { &[100_000, 1_000_000] } else { &[100_000] },
+            growth: if million { &[1000, 10_000, 100_000, 1_000_000] } else { &[1000, 10_000, 100_000] },
+            members: &[10, 100, 1000],
+            to_each: 3000,
             floor_rounds: 2000,
         }
     }
@@ -68,6 +77,9 @@ impl Sizes {
             settle: Duration::from_millis(50),
             starts: 1,
             queued: &[50],
+            growth: &[10, 20],
+            members: &[1, 3],
+            to_each: 20,
             floor_rounds: 10,
         }
     }

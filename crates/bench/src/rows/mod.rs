@@ -3,7 +3,9 @@
 mod broadcast;
 mod burst;
 mod crowd;
+mod growth;
 mod handshakes;
+mod hooks;
 mod peers;
 mod ping_pong;
 mod sends;
@@ -82,6 +84,24 @@ pub(crate) const ROWS: &[Row] = &[
         about: "signed hellos, all let in",
         is_headline: true,
         run: |stage| Box::pin(handshakes::run(stage)),
+    },
+    Row {
+        name: "hooks",
+        about: "reports of status hooks, one HTTP request each",
+        is_headline: true,
+        run: |stage| Box::pin(hooks::run(stage)),
+    },
+    Row {
+        name: "growth",
+        about: "what a send costs with more and more that waits",
+        is_headline: false,
+        run: |stage| Box::pin(growth::queued(stage)),
+    },
+    Row {
+        name: "members",
+        about: "what a send costs in meshes of more and more members",
+        is_headline: false,
+        run: |stage| Box::pin(growth::members(stage)),
     },
     Row {
         name: "idle",
