@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use claudemesh_proto::text::base64;
 use claudemesh_testkit::process::Database;
-use claudemesh_testkit::{Member, TestClock, Wire, letter, merged};
+use claudemesh_testkit::{Member, Request, Site, TestClock, Wire, letter, merged};
 use serde_json::json;
 
 use crate::load::broker;
@@ -38,12 +38,22 @@ async fn no_log_level_shows_frames(database: Database) {
         let (push, _) = receiver.push().await;
         receiver.acknowledge(&push).await;
         receiver.fence().await;
+        // Plain text in base64, which is in the database and nowhere else.
+        sender.deliver("*", "canary broadcast").await;
+        receiver.receive().await;
+        sender.say(&json!({"type": "set_summary", "summary": "canary summary"})).await;
+        sender.say(&json!({"type": "join_group", "name": "canary-group", "role": "canary role"})).await;
+        sender.ask(json!({"type": "set_profile", "title": "canary title"})).await;
+        sender.fence().await;
+        let metrics = Site::at(address).http(&Request::get("/metrics")).await.body;
+        assert!(!metrics.contains("canary") && !metrics.contains(&base64(b"canary broadcast")), "{metrics}");
         sender.say_text(&format!("{{\"type\":\"{body}\"")).await;
         sender.expect("error").await;
         broker.terminate().await;
         secrets.extend([body, nonce, ann.key(), bob.key()]);
     }
-    secrets.extend(["extension", "/canary", "canary name", "hello_ack", "targetSpec"].map(str::to_owned));
+    secrets.push(base64(b"canary broadcast"));
+    secrets.extend(["extension", "canary", "hello_ack", "targetSpec"].map(str::to_owned));
     let log = broker.log();
     let log = String::from_utf8_lossy(&log);
     assert!(log.contains("DEBUG") && log.contains("stopping"), "more than a broker usually tells");
