@@ -35,7 +35,12 @@ impl Broker {
         &self.url
     }
 
-    /// Kills the broker as `kill -9` does and starts another on the same files and port.
+    /// Kills the broker as `kill -9` does.
+    pub(crate) fn crash(&mut self) {
+        self.stop();
+    }
+
+    /// Kills the broker as `kill -9` does, if it still runs, and starts another on the same files and port.
     pub(crate) fn crash_and_restart(mut self) -> Self {
         self.stop();
         let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap());

@@ -14,6 +14,8 @@ mod local;
 mod mesh;
 mod people;
 #[cfg(test)]
+mod placeholders;
+#[cfg(test)]
 mod readme;
 #[cfg(test)]
 mod retry;
@@ -23,3 +25,5 @@ mod spelling;
 mod team;
 #[cfg(test)]
 mod user;
+#[cfg(test)]
+mod walkthrough;
