@@ -29,7 +29,7 @@ impl Placeholders {
         let printed = self.pairs.iter().fold(printed.to_owned(), |text, (real, shown)| text.replace(real, shown));
         let mut shown = String::new();
         for line in self.without_host(&printed).lines() {
-            let line = without_times(line);
+            let line = without_counts(without_times(line));
             let line = match line.split_once("Owner's key: ") {
                 Some((before, rest)) => {
                     format!("{before}Owner's key: {OWNER}{}", rest.get(OWNER.len()..).unwrap_or(""))
@@ -53,7 +53,7 @@ impl Placeholders {
             let is_known = self.pairs.iter().any(|(_, known)| known == word);
             match length {
                 32 if !is_known => shown.push_str(&self.number(word)),
-                64 if !is_known && is_hex => shown.push_str("HASH"),
+                64 if !is_known && is_hex => shown.push_str(if line.starts_with("  by ") { "KEY" } else { "HASH" }),
                 128 if is_hex => shown.push_str("SIGNATURE"),
                 _ => shown.push_str(word),
             }
@@ -99,6 +99,24 @@ fn without_times(line: &str) -> String {
         shown.replace_range(at..at + TIME.len(), TIME);
     }
     shown
+}
+
+/// How far the audit log has come depends on how often somebody looked who else is there.
+fn without_counts(line: String) -> String {
+    let is_number = |text: &str| text.trim().parse::<u64>().is_ok();
+    if let Some((_, entry)) = line.split_once(TIME).filter(|(number, _)| is_number(number)) {
+        return format!("nn  {TIME}{entry}");
+    }
+    if let Some(rest) = line.strip_prefix("ID ").filter(|rest| rest.trim_start().starts_with("TIME ")) {
+        return format!("ID  {}", rest.trim_start());
+    }
+    if line.strip_prefix("  entry ").is_some_and(is_number) {
+        return "  entry      nn".into();
+    }
+    match line.strip_suffix(" entries.").and_then(|start| start.rsplit_once(": ")) {
+        Some((what, number)) if is_number(number) => format!("{what}: nn entries."),
+        _ => line,
+    }
 }
 
 const TIME: &str = "YYYY-MM-DDThh:mm:ss.sssZ";
