@@ -295,6 +295,9 @@ async fn the_acks_of_others_change_nothing(setup: Setup) {
         }
         wire.nothing_else().await;
     }
+    // The client's id alone is of what the connection itself was handed, also where both are of one member.
+    session_wire.say(&json!({"type": "client_ack", "clientMessageId": "c-1"})).await;
+    session_wire.nothing_else().await;
     for ack in [
         json!({"brokerMessageId": to_session}),
         // The broker's id decides when it is there, also when it is nobody's.

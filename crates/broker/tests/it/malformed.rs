@@ -1,4 +1,5 @@
-//! T15: malformed frames of every message type, while neighbours exchange messages undisturbed (R12, websocket 1.1 ▶).
+//! T15: malformed frames of every message type, while neighbours exchange messages undisturbed (R12, websocket 1.1 ▶ and,
+//! for the `_reqId` of every answer, 2 ▶).
 //!
 //! Each frame starts as a valid one and is changed in one to three places: types, shapes, lengths, numbers, nesting, bytes. The
 //! broker must answer every one of them exactly once and in kind (a few are answered by nothing but a refusal), go on, and mix up
