@@ -176,9 +176,17 @@ impl fmt::Display for Bound {
     }
 }
 
-/// Debug assertions stay: crash points and invariants are checked by them.
-const BUILD: [&str; 6] = ["build", "--profile", "prove", "--workspace", "--bins", "--tests"];
-const TEST: [&str; 7] = ["test", "--profile", "prove", "--workspace", "--test", "it", "--no-fail-fast"];
+/// Debug assertions stay: crash points and invariants are checked by them. The broker's program is built with its tests.
+#[rustfmt::skip]
+const BUILD: [&str; 11] = [
+    "build", "--profile", "prove", "--bins", "--tests", "-p", "claudemesh-store", "-p", "claudemesh-broker", "-p",
+    "claudemesh-testkit",
+];
+#[rustfmt::skip]
+const TEST: [&str; 12] = [
+    "test", "--profile", "prove", "--test", "it", "--no-fail-fast", "-p", "claudemesh-store", "-p", "claudemesh-broker",
+    "-p", "claudemesh-testkit",
+];
 
 #[cfg(test)]
 mod tests {
