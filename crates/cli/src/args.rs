@@ -57,11 +57,31 @@ pub(crate) enum Verb {
     /// List what you let others do to you
     #[command(after_help = "JSON: {grants: {KEY: [CAPABILITY]}}, without those who may do what everybody may")]
     Grants,
+    /// Send sessions away and refuse them for a minute; for admins
+    #[command(after_help = sent_away!("Daemons and commands are left alone: they do not heed a kick.\n\n"))]
+    Kick(SendAway),
+    /// Close connections, which may come back; for admins
+    #[command(after_help = sent_away!(""))]
+    Disconnect(SendAway),
+    Ban(Ban),
+    Unban(Unban),
+    /// List the members who were removed
+    #[command(after_help = "JSON: {bans: [{name, pubkey, revokedAt}]}")]
+    Bans,
+    Audit(Audit),
     Send(Send),
     Inbox(Inbox),
     MsgStatus(MsgStatus),
     Verify(Verify),
 }
+
+/// What is said about verbs that close connections.
+macro_rules! sent_away {
+    ($words:literal) => {
+        concat!($words, "JSON: {closed: [name], skipped: [name]}")
+    };
+}
+use sent_away;
 
 /// What is said about verbs that say something of a session.
 macro_rules! of_session {
@@ -293,6 +313,70 @@ pub(crate) struct Grant {
 pub(crate) struct Block {
     /// A name, a key, or the first 8 characters of a key or more; a member's name stands for all its sessions
     pub(crate) who: String,
+}
+
+/// Whose connections to close
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct SendAway {
+    /// A name, a member's or session's key, or its first 12 characters or more
+    pub(crate) target: Option<String>,
+    /// Everybody but this command
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Whoever was silent for so long, such as 10min
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) stale: Option<Duration>,
+}
+
+/// Remove a member from the mesh: nothing reaches it or comes from it any more; for admins
+#[derive(Debug, Args)]
+#[command(after_help = "What waits for the member ends, and an unban does not bring it back.\n\nJSON: {banned: name}")]
+pub(crate) struct Ban {
+    /// A name, a member's key, or its first 12 characters or more
+    pub(crate) target: String,
+}
+
+/// Take a removed member back; for admins
+#[derive(Debug, Args)]
+#[command(after_help = "JSON: {unbanned: name}")]
+pub(crate) struct Unban {
+    /// A name, a member's key, or its first 12 characters or more
+    pub(crate) target: String,
+}
+
+/// Read or verify what happened in the mesh; for admins
+#[derive(Debug, Args)]
+pub(crate) struct Audit {
+    #[command(subcommand)]
+    pub(crate) what: AuditWhat,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditWhat {
+    /// List entries of the audit log, newest first
+    #[command(after_help = "JSON: {entries: [{id, eventType, actor, payload, hash, createdAt}], total}")]
+    List(AuditList),
+    /// Have the broker verify the audit log, and show its newest checkpoint
+    #[command(
+        after_help = "Keep the checkpoint somewhere else: as long as the entry of its number has its hash in audit list, \
+        the log before it is what it was. A log that does not verify ends in exit code 8.\n\n\
+        JSON: {valid, entries, brokenAt?, why?, checkpoint?: {seq, hash, hash2, signedAt, pubkey, signature}}"
+    )]
+    Verify,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditList {
+    /// How many, 1 to 500
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = value_parser!(u32).range(1..=500))]
+    pub(crate) limit: u32,
+    /// How many newer ones to leave out
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) offset: u32,
+    /// Only entries of this type, such as member_banned
+    #[arg(long = "type", value_name = "TYPE")]
+    pub(crate) event_type: Option<String>,
 }
 
 /// Send a message: to one, sealed for that one alone, or to a group or everybody, NOT encrypted

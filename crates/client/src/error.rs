@@ -256,8 +256,12 @@ fn kind_of_code(code: ErrorCode) -> Kind {
         | ErrorCode::Expired => Kind::Auth,
         ErrorCode::Forbidden => Kind::Permission,
         ErrorCode::NotFound => Kind::NotFound,
-        ErrorCode::InvalidArgument | ErrorCode::InvalidInvite => Kind::BadInput,
-        ErrorCode::Capacity | ErrorCode::RateLimit | ErrorCode::Unavailable => Kind::Network,
+        ErrorCode::InvalidArgument | ErrorCode::Invalid | ErrorCode::InvalidInvite => Kind::BadInput,
+        ErrorCode::Capacity
+        | ErrorCode::RateLimit
+        | ErrorCode::Unavailable
+        | ErrorCode::AuditQueryError
+        | ErrorCode::AuditVerifyError => Kind::Network,
         _ => Kind::Internal,
     }
 }

@@ -12,7 +12,9 @@
 //! Load generators use [`Connection`] alone: [`Connection::submit`] many, collect the acks later.
 #![warn(missing_docs)]
 
+mod audit;
 mod backoff;
+mod ban;
 mod broadcast;
 mod broker_url;
 mod cipher;

@@ -268,3 +268,31 @@ async fn the_owner_and_other_meshes_are_out_of_reach() {
     // The owner's own commands may.
     assert_eq!(ask(&mut owner, json!({"type": "kick", "target": "api"})).await, gone("kick_ack", &["api"]));
 }
+
+/// websocket 4.2 and 9: who was sent away has left, for everybody and in the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_sent_away_has_left_for_the_others_and_for_the_log() {
+    let mesh = TestMesh::start().await;
+    let (mesh_of_ann, ann, bob) = mesh.pair().await;
+    let cid = mesh.join(&mesh_of_ann, &ann, "Cid").await;
+    let (mut admin, mut other) = (mesh.connect(&ann.hello()).await, mesh.connect(&cid.hello()).await);
+    let left = "select count(*) from audit_log where event_type = 'peer_left'";
+    for (number, request) in [
+        json!({"type": "disconnect", "target": "api"}),
+        json!({"type": "kick", "target": "api"}),
+        json!({"type": "ban", "target": "Bob"}),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let _session = connect(&mesh, &bob.session(), "api").await;
+        claudemesh_testkit::eventually("the two before are logged", async || {
+            mesh.database.number(left).await >= i64::try_from(number).unwrap()
+        })
+        .await;
+        let before = mesh.database.number(left).await;
+        assert_ne!(admin.ask(request.clone()).await["type"], "error", "{request}");
+        assert_eq!(other.event("peer_left").await["eventData"]["displayName"], "api", "{request}");
+        claudemesh_testkit::eventually("it is logged", async || mesh.database.number(left).await > before).await;
+    }
+}

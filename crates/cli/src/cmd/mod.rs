@@ -1,5 +1,7 @@
 //! The verbs, one file each.
 
+mod audit;
+mod ban;
 mod broadcast;
 mod create;
 mod grant;
@@ -7,6 +9,7 @@ mod group;
 mod inbox;
 mod invite;
 mod join;
+mod kick;
 mod leave;
 mod list;
 mod member;
@@ -45,6 +48,12 @@ pub(crate) async fn run(context: &mut Context, verb: Verb) -> anyhow::Result<()>
         Verb::Grant(asked) => grant::grant(context, asked).await,
         Verb::Block(asked) => grant::block(context, &asked).await,
         Verb::Grants => grant::list(context).await,
+        Verb::Kick(asked) => kick::kick(context, asked).await,
+        Verb::Disconnect(asked) => kick::disconnect(context, asked).await,
+        Verb::Ban(asked) => ban::ban(context, &asked).await,
+        Verb::Unban(asked) => ban::unban(context, &asked).await,
+        Verb::Bans => ban::list(context).await,
+        Verb::Audit(asked) => audit::run(context, asked).await,
         Verb::Send(asked) => send::run(context, asked).await,
         Verb::Inbox(asked) => inbox::run(context, &asked).await,
         Verb::MsgStatus(asked) => msg_status::run(context, &asked).await,

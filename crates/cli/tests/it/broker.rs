@@ -48,6 +48,11 @@ impl Broker {
         Self::on(self.port, dir, settings)
     }
 
+    /// Where the broker keeps its files.
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
     /// Every byte that the broker keeps on disk.
     pub(crate) fn bytes_on_disk(&self) -> Vec<u8> {
         files_below(self.dir.path()).into_iter().flat_map(|(_, bytes)| bytes).collect()

@@ -1,6 +1,8 @@
 //! The `claudemesh` program as a person runs it: its own process, its own directory, a real broker.
 
 #[cfg(test)]
+mod admin;
+#[cfg(test)]
 mod broadcast;
 #[cfg(test)]
 mod broker;

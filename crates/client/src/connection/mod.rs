@@ -119,10 +119,14 @@ impl Connection {
     pub async fn request(&self, frame: ClientFrame) -> Result<BrokerFrame> {
         let (id, answer) = self.waiting.answer()?;
         self.say(Addressed { frame, request_id: Some(id.to_string()) }.to_json()).await?;
-        match self.within("answer", answer).await?? {
-            BrokerFrame::Error(refusal) => Err(Error::refused(&refusal)),
-            frame => Ok(frame),
-        }
+        read(self.within("answer", answer).await??)
+    }
+
+    /// The same for what takes longer than 10 s.
+    pub(crate) async fn request_within(&self, frame: ClientFrame, limit: Duration) -> Result<BrokerFrame> {
+        let (id, answer) = self.waiting.answer()?;
+        self.say(Addressed { frame, request_id: Some(id.to_string()) }.to_json()).await?;
+        read(self.waiting.within_time("answer", answer, limit).await??)
     }
 
     /// Says something that has no answer unless it is refused, and waits until the broker has taken it in.
@@ -202,6 +206,14 @@ impl Pushes {
     /// Why the connection is over; `None` while it is open.
     pub fn ended(&self) -> Option<Ended> {
         self.waiting.ended()
+    }
+}
+
+/// An answer, unless it is a refusal.
+fn read(answer: BrokerFrame) -> Result<BrokerFrame> {
+    match answer {
+        BrokerFrame::Error(refusal) => Err(Error::refused(&refusal)),
+        frame => Ok(frame),
     }
 }
 

@@ -48,12 +48,22 @@ impl Waiting {
 
     /// Waits for what a place was made for.
     pub(super) async fn within<T>(&self, what: &'static str, receiver: oneshot::Receiver<T>) -> Result<T> {
-        match timeout(ANSWER_TIMEOUT, receiver).await {
+        self.within_time(what, receiver, ANSWER_TIMEOUT).await
+    }
+
+    /// The same for what takes longer.
+    pub(super) async fn within_time<T>(
+        &self,
+        what: &'static str,
+        receiver: oneshot::Receiver<T>,
+        limit: Duration,
+    ) -> Result<T> {
+        match timeout(limit, receiver).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(_)) => Err(self.over()),
             Err(_) => {
                 self.forget_abandoned();
-                Err(Error::TimedOut { what, seconds: ANSWER_TIMEOUT.as_secs() })
+                Err(Error::TimedOut { what, seconds: limit.as_secs() })
             }
         }
     }

@@ -1,0 +1,53 @@
+//! `claudemesh kick` and `claudemesh disconnect`
+
+use claudemesh_client::Line;
+use claudemesh_proto::ban::{SendAway as Request, SentAway};
+use claudemesh_proto::text::one_line;
+use serde_json::json;
+
+use crate::args::SendAway;
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::failure::Failure;
+
+pub(crate) async fn kick(context: &Context, asked: SendAway) -> anyhow::Result<()> {
+    let (whom, request) = request(asked);
+    let mesh = context.mesh()?;
+    let kicking = async |line: &mut Line| Ok(line.connection().kick(request).await?);
+    told(context, whom.as_deref(), context.on_line(&mesh, kicking).await?, "Kicked, and refused for a minute")
+}
+
+pub(crate) async fn disconnect(context: &Context, asked: SendAway) -> anyhow::Result<()> {
+    let (whom, request) = request(asked);
+    let mesh = context.mesh()?;
+    let disconnecting = async |line: &mut Line| Ok(line.connection().disconnect(request).await?);
+    told(context, whom.as_deref(), context.on_line(&mesh, disconnecting).await?, "Disconnected")
+}
+
+/// Whom it is about, when one was named, and how that is asked for.
+fn request(asked: SendAway) -> (Option<String>, Request) {
+    let SendAway { target, all, stale } = asked;
+    let stale = stale.map(|time| i64::try_from(time.as_millis()).unwrap_or(i64::MAX));
+    (target.clone(), Request { target, stale, all: all.then_some(true) })
+}
+
+fn told(context: &Context, whom: Option<&str>, sent_away: SentAway, done: &str) -> anyhow::Result<()> {
+    let skipped = sent_away.skipped_control_plane.unwrap_or_default();
+    let closed = sent_away.kicked;
+    if let Some(whom) = whom
+        && closed.is_empty()
+        && skipped.is_empty()
+    {
+        let text = format!("nobody is connected who is meant by \"{}\"", one_line(whom));
+        return Err(Failure { exit: Exit::NotFound, text }.into());
+    }
+    let names = |names: &[String]| names.iter().map(|name| one_line(name)).collect::<Vec<_>>().join(", ");
+    context.output.data(&json!({ "closed": closed, "skipped": skipped }), |_| {
+        if closed.is_empty() { "Nobody was sent away.".into() } else { format!("{done}: {}.", names(&closed)) }
+    })?;
+    if !skipped.is_empty() {
+        let left = names(&skipped);
+        context.output.notice(&format!("Left alone, because daemons and commands do not heed a kick: {left}."));
+    }
+    Ok(())
+}
