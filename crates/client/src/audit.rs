@@ -9,7 +9,7 @@ use claudemesh_proto::{BrokerFrame, ClientFrame};
 use crate::connection::Connection;
 use crate::error::{Error, Result};
 
-/// A broker hashes some 100,000 entries in a second, and there may be millions.
+/// A broker hashes the whole log, which may have millions of entries.
 const VERIFY_TIMEOUT: Duration = Duration::from_mins(10);
 
 impl Connection {

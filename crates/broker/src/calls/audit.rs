@@ -25,7 +25,7 @@ pub(crate) async fn query(app: &App, live: &Live, request: AuditQuery) -> Result
     Ok(BrokerFrame::AuditResult(found.map_err(|error| failed_as(ErrorCode::AuditQueryError, error.into()))?))
 }
 
-/// Hashes the whole log again and compares it with what is known of it. It takes a second or so for 100,000 entries, during which
+/// Hashes the whole log again and compares it with what is known of it. A long log takes seconds, during which
 /// this connection is asked nothing else.
 pub(crate) async fn verify(app: &App, live: &Live) -> Result<BrokerFrame, Fault> {
     let failed = |fault| failed_as(ErrorCode::AuditVerifyError, fault);
