@@ -51,6 +51,8 @@ impl Incoming {
         let (kind, request_id) = head(text)?;
         Some(match BrokerFrame::read(&kind, text)? {
             Ok(BrokerFrame::Ack(ack)) => Self::Ack(ack),
+            // What happens in the mesh is told to whoever is connected; it is nobody's mail and wants no ack.
+            Ok(BrokerFrame::Push(push)) if push.subtype.as_deref() == Some("system") => return None,
             Ok(BrokerFrame::Push(push)) => Self::Push(push),
             Ok(frame) => Self::Answer { request_id, answer: Ok(frame) },
             Err(bad) => {
@@ -230,7 +232,9 @@ mod tests {
 
     #[test]
     fn what_we_do_not_know_is_passed_over() {
-        for text in ["", "[]", "{}", r#"{"type":"later"}"#, r#"{"type":7}"#] {
+        let event = r#"{"type":"push","messageId":"3f2b-4c","meshId":"m","senderPubkey":"system","priority":"low","nonce":"",
+            "ciphertext":"","createdAt":"2026-01-02T03:04:05.678Z","subtype":"system","event":"peer_left","eventData":{}}"#;
+        for text in ["", "[]", "{}", r#"{"type":"later"}"#, r#"{"type":7}"#, event] {
             assert!(Incoming::read(text).is_none(), "{text}");
         }
     }
