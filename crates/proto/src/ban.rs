@@ -79,6 +79,9 @@ pub struct Ban {
     pub revoked_at: Timestamp,
 }
 
+/// Characters of a key in hex.
+const KEY_CHARS: usize = 64;
+
 /// Whom a text names: the owner of a key, else whoever is called so or whose key begins so.
 ///
 /// A full key is never taken for a name. Who is called like somebody else's key would be hit otherwise, or make that key ambiguous.
@@ -101,10 +104,11 @@ impl Sought {
         self.0.parse().ok()
     }
 
-    /// The text when keys may begin with it: at least 12 lower-case hex characters.
+    /// The text when keys may begin with it: at least 12 lower-case hex characters, and no more than a key has. Databases refuse
+    /// patterns of tens of thousands.
     pub fn prefix(&self) -> Option<&str> {
         let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-        let fits = self.0.len() >= MIN_KEY_PREFIX && self.0.bytes().all(is_hex);
+        let fits = (MIN_KEY_PREFIX..=KEY_CHARS).contains(&self.0.len()) && self.0.bytes().all(is_hex);
         fits.then_some(self.0.as_str())
     }
 
@@ -135,6 +139,12 @@ mod tests {
 
     fn target(text: &str) -> Sought {
         Sought::new(text).unwrap()
+    }
+
+    #[test]
+    fn what_is_longer_than_a_key_begins_none() {
+        assert_eq!(target(&"a".repeat(64)).prefix().map(str::len), Some(64));
+        assert_eq!(target(&"a".repeat(65)).prefix(), None);
     }
 
     #[test]
