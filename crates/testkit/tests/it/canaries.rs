@@ -262,8 +262,6 @@ fn about(stranger: &Stranger) -> Vec<Value> {
         json!({"type": "client_ack", "brokerMessageId": message, "clientMessageId": message}),
         json!({"type": "member_update", "memberId": member, "roleTag": "taken"}),
         json!({"type": "invite_revoke", "id": invite}),
-        json!({"type": "grant_set", "grants": {key.as_str(): []}}),
-        json!({"type": "grant_set", "grants": {key.as_str(): null}}),
         json!({"type": "kick", "target": beginning}),
         json!({"type": "disconnect", "target": beginning}),
         json!({"type": "ban", "target": beginning}),
