@@ -204,13 +204,13 @@ impl Malformed {
             if is_last && let Value::Object(fields) = &mut frame {
                 fields.insert("_reqId".to_owned(), json!(request_id));
             }
-            if concerns_the_neighbours(&frame) {
+            if concerns_the_neighbours(&frame, frames) {
                 continue;
             }
             let mut bytes = frame.to_string().into_bytes();
             let read = if spoil(&mut bytes, random) { serde_json::from_slice(&bytes).ok() } else { Some(frame) };
             let Some(frame) = read else { return Self { bytes, request_id, answered: None } };
-            if !concerns_the_neighbours(&frame) {
+            if !concerns_the_neighbours(&frame, frames) {
                 let is_known = frame["_reqId"] == *request_id && depth(&frame) <= 32;
                 let answered = is_known.then(|| frame["type"].as_str().unwrap_or_default().to_owned());
                 return Self { bytes, request_id, answered };
@@ -234,13 +234,20 @@ fn depth(value: &Value) -> usize {
 }
 
 /// What is valid after all, and is for everybody: it would rightly disturb the neighbours.
-fn concerns_the_neighbours(frame: &Value) -> bool {
+fn concerns_the_neighbours(frame: &Value, frames: &[Value]) -> bool {
+    let outcast = frames.iter().find(|valid| valid["type"] == "ban").and_then(|ban| ban["target"].as_str());
+    // Whoever else a target may name by chance: a key of another, or the one who says it.
+    let names_another = frame["target"].as_str().is_some_and(|target| {
+        let target = target.trim();
+        !outcast.is_some_and(|outcast| outcast.starts_with(target)) && target.len() <= 64
+    });
     match frame["type"].as_str() {
         Some("send") => frame["targetSpec"].as_str().is_some_and(|target| {
             let target = target.trim().to_lowercase();
             target == "*" || target == "@all"
         }),
-        Some("kick" | "disconnect") => frame["all"] == true || frame["stale"].is_number(),
+        Some("kick" | "disconnect") => frame["all"] == true || frame["stale"].is_number() || names_another,
+        Some("ban") => names_another,
         _ => false,
     }
 }
