@@ -73,10 +73,9 @@ pub async fn keep(
     connection: &Connection,
     pushes: Vec<Box<Push>>,
 ) -> Result<Vec<Letter>> {
-    let mail: Vec<_> = pushes.into_iter().filter(|push| push.subtype.as_deref() != Some("system")).collect();
-    let letters = mail.iter().map(|push| Letter::of(push, cipher.open(push), now())).collect();
+    let letters = pushes.iter().map(|push| Letter::of(push, cipher.open(push), now())).collect();
     let new = inbox.store(letters).await?;
-    for push in &mail {
+    for push in &pushes {
         connection.ack(push).await?;
     }
     Ok(new)
