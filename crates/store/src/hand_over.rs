@@ -125,18 +125,15 @@ impl Offers {
         let fit: HashSet<usize> = by_recipient.into_values().collect();
         let mut served = Vec::new();
         for (index, offer) in offers.into_iter().enumerate() {
-            // A new claim is answered even with nothing; one that waits goes on waiting.
-            let is_answered = offer.place.is_some() || !offer.rows.is_empty();
-            if fit.contains(&index) && is_answered {
-                for key in &offer.keys {
-                    rings.remove(key);
-                }
+            if !fit.contains(&index) {
+                continue;
+            }
+            for key in &offer.keys {
+                rings.remove(key);
+            }
+            // A new claim is answered even with nothing; one that waits, for which nothing urgent enough came, goes on waiting.
+            if offer.place.is_some() || !offer.rows.is_empty() {
                 served.push(offer);
-            } else if fit.contains(&index) && !offer.is_cut_short {
-                // What came is not urgent enough for it.
-                for key in &offer.keys {
-                    rings.remove(key);
-                }
             }
         }
         served

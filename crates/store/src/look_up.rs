@@ -90,7 +90,7 @@ macro_rules! listens {
     };
 }
 
-/// Seven columns and one, each a JSON array: [`Earlier`] for (place, mesh, sender, client's id); [`Named`] for (place, mesh, key, sender,
+/// Eight columns, each a JSON array: [`Earlier`] for (place, mesh, sender, client's id); [`Named`] for (place, mesh, key, sender,
 /// sender's member key, sender's session key); [`Listener`] for (place, mesh, sender, its member key, its session key), and the
 /// same with the first and last name of a range of groups; [`Endable`] for (delivery, mesh, member that acknowledges) and for
 /// (mesh, number, recipient, message, member); [`HeadRow`] for (mesh); the place for (place, mesh, recipient, number, now,
