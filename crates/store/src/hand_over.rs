@@ -139,3 +139,105 @@ impl Offers {
         served
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::OnceLock;
+    use std::time::Duration;
+
+    use claudemesh_proto::PublicKey;
+
+    use super::*;
+
+    fn key(name: &str) -> Key {
+        ("m".parse().unwrap(), Recipient::Member(name.parse().unwrap()))
+    }
+
+    fn claim(number: u8, recipients: &[&str]) -> Claim {
+        Claim {
+            mesh_id: "m".parse().unwrap(),
+            recipients: recipients.iter().map(|name| key(name).1).collect(),
+            connection: ConnectionId::from_random([number; 32]),
+            after_seq: 0,
+            urgent_only: false,
+            max_rows: 3,
+            max_bytes: 100,
+            lease: Duration::from_secs(30),
+            is_retry: false,
+            waits: true,
+        }
+    }
+
+    fn letter(priority: Priority) -> Arc<Letter> {
+        let key = PublicKey::from_bytes([1; 32]);
+        Arc::new(Letter {
+            message_id: claudemesh_proto::MessageId::new(1, [7; 24]),
+            sender_pubkey: key,
+            sender_member_pubkey: key,
+            sender_member_id: "ada".parse().unwrap(),
+            sender_name: "Ada".parse().unwrap(),
+            priority,
+            nonce: String::new(),
+            ciphertext: String::new(),
+            ext: None,
+            client_message_id: None,
+            request_fingerprint: None,
+            created_at: Timestamp::from_millis(0),
+            written: OnceLock::new(),
+        })
+    }
+
+    fn offers(claims: &[&Claim], rings: &Rings) -> Offers {
+        let placed: Vec<_> = claims.iter().copied().enumerate().collect();
+        Offers::of(&placed, &Standing::default(), rings, Timestamp::from_millis(0))
+    }
+
+    /// Which of these deliveries for Bob, by size and priority, are handed over.
+    fn handed(offers: &mut Offers, deliveries: &[(i64, Priority)]) -> Vec<i64> {
+        for (number, (size, priority)) in (1..).zip(deliveries) {
+            offers.take(&key("bob"), (number, number, *size), &letter(*priority));
+        }
+        let served = std::mem::take(offers).served(&mut Rings::new());
+        served.iter().flat_map(|offer| offer.rows.iter().map(|row| row.seq)).collect()
+    }
+
+    #[test]
+    fn what_does_not_fit_is_not_overtaken() {
+        let next = Priority::Next;
+        let claim = claim(1, &["bob"]);
+        let sizes = [(60, next), (50, next), (1, next)];
+        assert_eq!(handed(&mut offers(&[&claim], &Rings::new()), &sizes), [1]);
+        assert_eq!(
+            handed(&mut offers(&[&claim], &Rings::new()), &[(1, next); 5]),
+            [1, 2, 3],
+            "as many as it has room for"
+        );
+        assert_eq!(handed(&mut offers(&[&claim], &Rings::new()), &[(500, next)]), [1], "one fits whatever its size");
+    }
+
+    #[test]
+    fn who_is_busy_is_handed_what_is_urgent_alone() {
+        let busy = Claim { urgent_only: true, ..claim(1, &["bob"]) };
+        let deliveries = [(1, Priority::Low), (1, Priority::Now), (1, Priority::Next)];
+        assert_eq!(handed(&mut offers(&[&busy], &Rings::new()), &deliveries), [2]);
+    }
+
+    #[test]
+    fn who_shares_a_recipient_or_may_have_older_mail_is_not_served_from_memory() {
+        let (one, other) = (claim(1, &["bob", "eve"]), claim(2, &["bob"]));
+        let now = [(1, Priority::Now)];
+        assert_eq!(handed(&mut offers(&[&one, &other], &Rings::new()), &now), [0; 0]);
+        let freed = Rings::from([(key("eve"), true)]);
+        assert_eq!(handed(&mut offers(&[&one], &freed), &now), [0; 0], "older rows came free for the same connection");
+        let rung = Rings::from([(key("eve"), false)]);
+        assert_eq!(handed(&mut offers(&[&one], &rung), &now), [1]);
+    }
+
+    #[test]
+    fn a_new_claim_is_answered_with_nothing_and_its_ring_has_done_its_work() {
+        let mut rings = Rings::from([(key("bob"), false), (key("eve"), false)]);
+        let served = offers(&[&claim(1, &["bob"])], &rings).served(&mut rings);
+        assert_eq!(served.iter().map(|offer| (offer.place, offer.rows.len())).collect::<Vec<_>>(), [(Some(0), 0)]);
+        assert_eq!(rings, Rings::from([(key("eve"), false)]));
+    }
+}

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use claudemesh_proto::{ConnectionId, PublicKey};
+use claudemesh_proto::{ConnectionId, Priority, PublicKey};
 use claudemesh_store::{Claim, Claimed, NewMessage, Pending, Recipient, Settled, Store, StoreError, Withdraw};
 
 use crate::ground::Ground;
@@ -12,6 +12,7 @@ use crate::people::{Town, fresh_connection, fresh_key, kept, texts};
 on_both! {
     the_batch_that_brings_a_message_hands_it_over,
     what_is_there_already_is_not_waited_for,
+    what_can_wait_does_not_end_the_wait_of_who_is_busy,
     two_addresses_of_one_connection_share_one_order,
     what_comes_free_is_handed_over_from_the_start,
     a_withdrawn_claim_ends_with_nothing,
@@ -83,6 +84,21 @@ async fn what_is_there_already_is_not_waited_for(ground: &Ground) {
     town.tell_bob("x").await;
     let claim = store.claim(waiting(&town, &[town.bob.recipient()], &fresh_connection())).await;
     assert_eq!(texts(&claim.await.unwrap()), ["x"]);
+    store.close().await;
+}
+
+async fn what_can_wait_does_not_end_the_wait_of_who_is_busy(ground: &Ground) {
+    let store = ground.open().await;
+    let town = Town::found(&store).await;
+    let connection = fresh_connection();
+    let busy = Claim { urgent_only: true, ..waiting(&town, &[town.bob.recipient()], &connection) };
+    let mut claim = store.claim(busy).await;
+    town.tell_bob("later").await;
+    assert!(still_waits(&town, &mut claim).await);
+    let urgent = NewMessage { priority: Priority::Now, ..town.letter(&town.ada, town.bob.key, "at once") };
+    kept(town.append(urgent).await.unwrap());
+    assert_eq!(texts(&claim.await.unwrap()), ["at once"]);
+    assert_eq!(town.bob_gets(&connection).await, ["later"]);
     store.close().await;
 }
 
