@@ -34,7 +34,7 @@ pub(crate) async fn queued(stage: &Stage) -> anyhow::Result<Vec<Figure>> {
         waiting = count + accepted;
         let cost = spent.broker.as_secs_f64() * 1e6 / float(accepted.max(1));
         figures.push(Figure::cost(format!("CPU of a send, {count} waiting"), cost, "µs").spent(&spent, accepted));
-        figures.extend(grown("waiting rows", &mut first, cost));
+        figures.extend(grown(&format!("{count} waiting"), &mut first, cost));
     }
     Ok(figures)
 }
@@ -53,13 +53,16 @@ pub(crate) async fn members(stage: &Stage) -> anyhow::Result<Vec<Figure>> {
         let spent = meter.stop().await?;
         let cost = spent.broker.as_secs_f64() * 1e6 / float(accepted.max(1));
         figures.push(Figure::cost(format!("CPU of a send, {count} members"), cost, "µs").spent(&spent, accepted));
-        figures.extend(grown("members", &mut first, cost));
+        figures.extend(grown(&format!("{count} members"), &mut first, cost));
     }
     Ok(figures)
 }
 
+/// How many times as much as the first one it costs; nothing for the first one.
 fn grown(what: &str, first: &mut Option<f64>, cost: f64) -> Option<Figure> {
-    let least = *first.get_or_insert(cost);
-    (cost.to_bits() != least.to_bits())
-        .then(|| Figure::cost(format!("times as much as with the fewest {what}"), cost / least, "x").target(MOST))
+    let Some(least) = *first else {
+        *first = Some(cost);
+        return None;
+    };
+    Some(Figure::cost(format!("with {what}, beside the fewest"), cost / least, "x").target(MOST))
 }

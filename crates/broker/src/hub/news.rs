@@ -1,4 +1,7 @@
 //! What is told of comings and goings. Whoever hides, and a command that only asks, come and go unseen.
+//!
+//! News of one goes to all, so what a crowd tells of itself grows with its square. Beyond the [`Allowance`] nothing is told: who is
+//! here can be asked for, and letting people in comes first.
 
 use claudemesh_keys::random_bytes;
 use claudemesh_proto::Timestamp;
@@ -7,6 +10,34 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use crate::hub::Presence;
+
+/// Most copies of news that one mesh gets at once: all of 400 connections that come back together hear of each other.
+const BURST: i64 = 200_000;
+/// Copies that a mesh gets a millisecond beside that; each costs some microseconds.
+const COPIES_PER_MS: i64 = 20;
+
+/// How many copies of news a mesh may still get.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Allowance {
+    left: i64,
+    at: Timestamp,
+}
+
+impl Default for Allowance {
+    fn default() -> Self {
+        Self { left: BURST, at: Timestamp::from_millis(0) }
+    }
+}
+
+impl Allowance {
+    /// What is left after so many copies; `None` when that is more than there is.
+    pub(super) fn take(self, copies: usize, now: Timestamp) -> Option<Self> {
+        let millis = now.as_millis().saturating_sub(self.at.as_millis()).max(0);
+        let left = self.left.saturating_add(millis.saturating_mul(COPIES_PER_MS)).min(BURST);
+        let left = left.checked_sub(i64::try_from(copies).ok()?)?;
+        (left >= 0).then_some(Self { left, at: now })
+    }
+}
 
 /// What happened to a presence that others see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,4 +94,42 @@ fn data(news: News, of: &Presence) -> Value {
         }
     }
     data
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_millis(1_000_000 + millis)
+    }
+
+    /// How many of so many joiners, a millisecond each, are told of to a crowd that grows with each.
+    fn told(joiners: usize) -> usize {
+        let mut allowance = Allowance::default();
+        let tell = |open: &usize| match allowance.take(*open, at(i64::try_from(*open).unwrap())) {
+            Some(left) => {
+                allowance = left;
+                true
+            }
+            None => false,
+        };
+        (0..joiners).filter(tell).count()
+    }
+
+    #[test]
+    fn a_team_hears_of_everybody_and_a_crowd_of_as_many_as_it_can_take() {
+        assert_eq!(told(600), 600);
+        let heard = told(10_000);
+        assert!((600..2000).contains(&heard), "{heard}");
+    }
+
+    #[test]
+    fn what_was_used_comes_back_and_never_more() {
+        let empty = Allowance::default().take(200_000, at(0)).unwrap();
+        assert!(empty.take(1, at(0)).is_none());
+        assert!(empty.take(20, at(1)).is_some() && empty.take(21, at(1)).is_none());
+        assert!(empty.take(200_000, at(1_000_000)).is_some() && empty.take(200_001, at(1_000_000)).is_none());
+        assert!(empty.take(1, at(-5)).is_none(), "a clock that is set back gives nothing");
+    }
 }

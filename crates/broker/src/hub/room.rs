@@ -1,5 +1,6 @@
 //! The presences of one mesh, and who of them takes whose mail.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,13 +13,15 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use crate::close::Close;
 use crate::hub::departures::Departures;
-use crate::hub::news::{self, News};
+use crate::hub::news::{self, Allowance, News};
 use crate::hub::whereabouts::Whereabouts;
 use crate::hub::{Doorbell, LeaseKey, Parting, Presence, Takes};
 
 #[derive(Debug, Default)]
 pub(super) struct Room {
     departures: Departures,
+    /// Beside the presences that it is counted for: telling changes nothing else.
+    allowance: Cell<Allowance>,
     presences: HashMap<PresenceId, Occupant>,
     leases: HashMap<LeaseKey, PresenceId>,
     members: HashMap<MemberId, Vec<PresenceId>>,
@@ -428,6 +431,8 @@ impl Room {
         if self.is_closing || !of.is_announced() {
             return;
         }
+        let Some(left) = self.allowance.get().take(self.open, now) else { return };
+        self.allowance.set(left);
         let is_for_own = news == News::Joined && of.peer.peer_role == PeerRole::Session;
         if let Some(text) = news::text(news, of, now) {
             self.shout(&text, |other| other.id != of.id && (is_for_own || other.member_id != of.member_id));
