@@ -1,8 +1,6 @@
 //! The broker's own key, which signs where audit logs stood. Made at the first start, kept in the data directory; several brokers on
 //! one database are given the same one.
 
-use std::fs;
-use std::io::{self, Write as _};
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -10,8 +8,9 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use claudemesh_keys::{Identity, random_bytes};
 use claudemesh_proto::{PublicKey, Signature};
+use data_encoding::HEXLOWER_PERMISSIVE;
 
-use crate::data_dir::private_file;
+use crate::data_dir::read_or_make;
 
 /// Characters of a seed in hex.
 const SEED_CHARS: usize = 64;
@@ -42,19 +41,12 @@ impl AuditKey {
     pub(crate) fn of(data_dir: &Path) -> anyhow::Result<Self> {
         let path = data_dir.join("audit.key");
         let why = || format!("cannot use the audit key {}", path.display());
-        match fs::read_to_string(&path) {
-            // An empty file is what a crash between making and writing it leaves; nothing was signed with it.
-            Ok(text) if text.trim().is_empty() => fs::remove_file(&path).with_context(why)?,
-            Ok(text) => return text.trim().parse().map_err(|why| anyhow::anyhow!("{why}")).with_context(why),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error).with_context(why),
-        }
-        let key = Self(Arc::new(Identity::from_seed(random_bytes()?)));
-        let secret = key.0.secret_hex();
-        let mut file = private_file(&path).with_context(why)?;
-        let seed = secret.as_bytes().get(..SEED_CHARS).unwrap_or_default();
-        file.write_all(seed).and_then(|()| file.sync_all()).with_context(why)?;
-        Ok(key)
+        let make = || {
+            let secret = Identity::from_seed(random_bytes()?).secret_hex();
+            Ok(secret.get(..SEED_CHARS).unwrap_or_default().to_owned())
+        };
+        let (text, _) = read_or_make(&path, make).with_context(why)?;
+        text.parse().map_err(|why| anyhow::anyhow!("{why}")).with_context(why)
     }
 
     /// What its signatures are verified with.
@@ -68,18 +60,12 @@ impl AuditKey {
 }
 
 fn seed(text: &str) -> Option<[u8; 32]> {
-    let mut seed = [0; 32];
-    if text.len() != SEED_CHARS || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
-    for (index, byte) in seed.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(text.get(2 * index..2 * index + 2)?, 16).ok()?;
-    }
-    Some(seed)
+    HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok()?.try_into().ok()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;

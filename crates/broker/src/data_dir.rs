@@ -27,8 +27,48 @@ pub(crate) fn private_dir(path: &Path) -> anyhow::Result<()> {
 }
 
 /// Makes a file that only its owner may read.
-pub(crate) fn private_file(path: &Path) -> io::Result<File> {
+fn private_file(path: &Path) -> io::Result<File> {
     File::options().write(true).create_new(true).mode(0o600).open(path)
+}
+
+/// A text that is made once and kept in a file, and whether this call made it. A crash leaves all of it or nothing; an empty file,
+/// which an older broker may have left, counts as none.
+///
+/// # Errors
+/// When the file cannot be read or made.
+pub(crate) fn read_or_make(
+    path: &Path,
+    make: impl FnOnce() -> anyhow::Result<String>,
+) -> anyhow::Result<(String, bool)> {
+    if let Some(text) = read(path)? {
+        return Ok((text, false));
+    }
+    let text = make()?;
+    let new = path.with_extension("new");
+    remove(&new)?;
+    let mut file = private_file(&new)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    // A link takes no name that somebody else has taken meanwhile.
+    fs::hard_link(&new, path)?;
+    remove(&new)?;
+    if let Some(directory) = path.parent() {
+        File::open(directory)?.sync_all()?;
+    }
+    Ok((text, true))
+}
+
+fn read(path: &Path) -> io::Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(text) if text.trim().is_empty() => fs::remove_file(path).map(|()| None),
+        Ok(text) => Ok(Some(text.trim().to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    fs::remove_file(path).or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
 /// A name that no other broker has: random, made once, kept in `node-name`.
@@ -37,16 +77,25 @@ pub(crate) fn private_file(path: &Path) -> io::Result<File> {
 /// When the file cannot be read or made, or there is no randomness.
 pub(crate) fn node_name(data_dir: &Path) -> anyhow::Result<String> {
     let path = data_dir.join("node-name");
-    let why = || format!("cannot use {}", path.display());
-    match fs::read_to_string(&path) {
-        Ok(name) if !name.trim().is_empty() => Ok(name.trim().to_owned()),
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).with_context(why),
-        Ok(_) | Err(_) => {
-            // An empty file is what a crash between making and writing it leaves.
-            let _ = fs::remove_file(&path);
-            let name = base64url(&claudemesh_keys::random_bytes::<24>()?);
-            private_file(&path).and_then(|mut file| file.write_all(name.as_bytes())).with_context(why)?;
-            Ok(name)
-        }
+    let make = || Ok(base64url(&claudemesh_keys::random_bytes::<24>()?));
+    let (name, _) = read_or_make(&path, make).with_context(|| format!("cannot use {}", path.display()))?;
+    Ok(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_made_once_whole_and_for_its_owner_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("name");
+        // What crashes leave: an empty file, and one that was not given its name.
+        fs::write(&path, "").unwrap();
+        fs::write(path.with_extension("new"), "ha").unwrap();
+        assert_eq!(read_or_make(&path, || Ok("whole".into())).unwrap(), ("whole".into(), true));
+        assert_eq!(read_or_make(&path, || unreachable!()).unwrap(), ("whole".into(), false));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 }

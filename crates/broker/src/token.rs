@@ -1,13 +1,11 @@
 //! The setup token: whoever has it may make meshes. Made at the first start, kept in the data directory, printed once.
 
-use std::fs;
-use std::io::{self, Write as _};
 use std::path::Path;
 
 use anyhow::Context as _;
 use claudemesh_proto::text::base64url;
 
-use crate::data_dir::private_file;
+use crate::data_dir::read_or_make;
 
 /// The token, and whether this start made it. It cannot be printed by accident.
 pub(crate) struct SetupToken {
@@ -26,22 +24,12 @@ impl std::fmt::Debug for SetupToken {
 /// Reads `setup-token` in the data directory, or makes it with mode 0600.
 ///
 /// # Errors
-/// When the file cannot be read or written, or is empty.
+/// When the file cannot be read or written, or holds too little.
 pub(crate) fn setup_token(data_dir: &Path) -> anyhow::Result<SetupToken> {
     let path = data_dir.join("setup-token");
     let why = || format!("cannot use the setup token {}", path.display());
-    match fs::read_to_string(&path) {
-        Ok(text) => {
-            let text = text.trim().to_owned();
-            anyhow::ensure!(text.len() >= 16, "{}: it is too short; remove the file to make a new one", why());
-            Ok(SetupToken { text, is_new: false })
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let text = base64url(&claudemesh_keys::random_bytes::<32>()?);
-            let mut file = private_file(&path).with_context(why)?;
-            file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).with_context(why)?;
-            Ok(SetupToken { text, is_new: true })
-        }
-        Err(error) => Err(error).with_context(why),
-    }
+    let make = || Ok(base64url(&claudemesh_keys::random_bytes::<32>()?));
+    let (text, is_new) = read_or_make(&path, make).with_context(why)?;
+    anyhow::ensure!(text.len() >= 16, "{}: it is too short; remove the file to make a new one", why());
+    Ok(SetupToken { text, is_new })
 }
