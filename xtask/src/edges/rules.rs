@@ -85,7 +85,11 @@ const RULES: [Rule; 12] = [
     Rule { member: SEAL, may: May::Use(&[PROTO, KEYS]), never: &[IO] },
     Rule { member: ENVELOPE, may: May::Use(&[PROTO, KEYS, SEAL]), never: &[IO] },
     Rule { member: STORE, may: May::Use(&[PROTO]), never: &[&["axum", KEYS, SEAL, ENVELOPE]] },
-    Rule { member: BROKER, may: May::Use(&[PROTO, KEYS, SEAL, STORE]), never: &[&[ENVELOPE, CLIENT]] },
+    Rule {
+        member: BROKER,
+        may: May::Use(&[PROTO, KEYS, SEAL, STORE]),
+        never: &[&[ENVELOPE, CLIENT, "ureq", "reqwest"]],
+    },
     Rule { member: CLIENT, may: May::Use(&[PROTO, KEYS, SEAL, ENVELOPE]), never: &[&[STORE, BROKER, "axum"]] },
     Rule { member: CLI, may: May::Use(&[PROTO, KEYS, CLIENT]), never: &[&[STORE, BROKER, "axum"]] },
     Rule { member: "claudemesh-bench", may: May::UseAny, never: &[] },
