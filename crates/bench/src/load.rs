@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use anyhow::ensure;
-use claudemesh_client::Connection;
+use claudemesh_client::{Connection, now};
 use claudemesh_keys::random_bytes;
 use claudemesh_proto::message::{Push, Send};
 use claudemesh_proto::text::base64;
@@ -33,8 +33,10 @@ impl Letters {
     pub(crate) fn to(&mut self, key: &str) -> Send {
         let mut letter = self.template.clone();
         key.clone_into(&mut letter.target_spec);
-        // As long as the UUIDs of clients, and like them growing.
-        letter.client_message_id = Some(format!("01000000-0000-7000-{:04x}-{:012x}", self.sender, self.next));
+        // As long as the UUIDs (version 7) of clients, and like them beginning with the time.
+        let millis = now().as_millis();
+        let (high, low) = (millis >> 16, millis & 0xffff);
+        letter.client_message_id = Some(format!("{high:08x}-{low:04x}-7000-{:04x}-{:012x}", self.sender, self.next));
         self.next += 1;
         letter
     }

@@ -32,7 +32,8 @@ pub fn audit_hash(
     mesh_id: &str,
     event: &str,
     actor: Option<&str>,
-    entry: (&Value, Timestamp),
+    (payload, created_at): (&Value, Timestamp),
 ) -> String {
-    sha256_hex(canonical::audit_line(previous_hash, mesh_id, event, actor, entry))
+    let entry = (canonical::json(payload), created_at.to_string());
+    sha256_hex(canonical::audit_line(previous_hash, mesh_id, event, actor, (&entry.0, &entry.1)))
 }

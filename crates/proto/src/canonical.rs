@@ -22,16 +22,17 @@ pub fn session_hello(mesh_id: &str, parent_pubkey: &str, session_pubkey: &str, t
     format!("claudemesh-session-hello|{mesh_id}|{parent_pubkey}|{session_pubkey}|{timestamp_ms}")
 }
 
-/// The line that an audit entry's hash covers; an absent actor is the word `null`. FROZEN: old chains are verified with it.
+/// The line that an audit entry's hash covers: the payload as [`json`] writes it, the time as [`crate::Timestamp`] shows it, and the
+/// word `null` for an absent actor. FROZEN: old chains are verified with it.
 pub fn audit_line(
     previous_hash: &str,
     mesh_id: &str,
     event: &str,
     actor: Option<&str>,
-    (payload, created_at): (&Value, crate::Timestamp),
+    (payload, created_at): (&str, &str),
 ) -> String {
     let actor = actor.unwrap_or("null");
-    format!("{previous_hash}|{mesh_id}|{event}|{actor}|{}|{created_at}", json(payload))
+    [previous_hash, mesh_id, event, actor, payload, created_at].join("|")
 }
 
 /// The bytes that the broker signs to say where a mesh's audit log stood.
@@ -92,17 +93,46 @@ impl SigningBytes {
 /// JSON without whitespace; every object, nested ones too, has its keys in the order of their UTF-16 code units. FROZEN: hashes of
 /// existing clients cover it.
 pub fn json(value: &Value) -> String {
+    let mut bytes = Vec::new();
+    write_json(value, &mut bytes);
+    String::from_utf8(bytes).unwrap_or_default()
+}
+
+fn write_json(value: &Value, bytes: &mut Vec<u8>) {
     match value {
-        Value::Array(items) => format!("[{}]", items.iter().map(json).collect::<Vec<_>>().join(",")),
+        Value::Array(items) => {
+            bytes.push(b'[');
+            for (place, item) in items.iter().enumerate() {
+                separate(place, bytes);
+                write_json(item, bytes);
+            }
+            bytes.push(b']');
+        }
         Value::Object(fields) => {
             let mut fields: Vec<_> = fields.iter().collect();
             fields.sort_by(|(a, _), (b, _)| a.encode_utf16().cmp(b.encode_utf16()));
-            let fields =
-                fields.into_iter().map(|(key, value)| format!("{}:{}", Value::from(key.as_str()), json(value)));
-            format!("{{{}}}", fields.collect::<Vec<_>>().join(","))
+            bytes.push(b'{');
+            for (place, (key, value)) in fields.into_iter().enumerate() {
+                separate(place, bytes);
+                write_scalar(key, bytes);
+                bytes.push(b':');
+                write_json(value, bytes);
+            }
+            bytes.push(b'}');
         }
-        scalar => scalar.to_string(),
+        scalar => write_scalar(scalar, bytes),
     }
+}
+
+fn separate(place: usize, bytes: &mut Vec<u8>) {
+    if place > 0 {
+        bytes.push(b',');
+    }
+}
+
+fn write_scalar(scalar: &(impl serde::Serialize + ?Sized), bytes: &mut Vec<u8>) {
+    // Neither memory nor a scalar can refuse.
+    let _ = serde_json::to_writer(bytes, scalar);
 }
 
 /// The bytes whose SHA-256 is a send's `request_fingerprint`, given the SHA-256 of the UTF-8 body. FROZEN: daemons compare it.

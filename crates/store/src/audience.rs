@@ -3,6 +3,7 @@
 //! What the addresses of a batch mean is read inside the transaction that writes, once per address however many messages have it.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::Hash;
 
 use claudemesh_proto::grant::Capability;
@@ -24,6 +25,8 @@ type Audience<'a> = (&'a MeshId, Option<String>, From<'a>);
 pub(crate) struct Addresses<'a> {
     keys: Places<Address<'a>>,
     audiences: Places<Audience<'a>>,
+    /// Of each message the places of its key and its audience.
+    of_messages: Vec<(usize, Option<usize>)>,
 }
 
 /// Each thing once, with its place.
@@ -65,10 +68,9 @@ impl<'a> Addresses<'a> {
         let mut addresses = Self::default();
         for message in messages {
             // Whether the sender is still a member is known by its own key.
-            addresses.keys.place(key_of(message));
-            if let Some(audience) = audience_of(message) {
-                addresses.audiences.place(audience);
-            }
+            let key = addresses.keys.place(key_of(message));
+            let audience = audience_of(message).map(|audience| addresses.audiences.place(audience));
+            addresses.of_messages.push((key, audience));
         }
         addresses
     }
@@ -128,15 +130,16 @@ impl<'a> Addresses<'a> {
         recipients
     }
 
-    /// Whom the message's own key names; for an audience, its sender.
-    pub(crate) fn addressee<'r>(&self, found: &'r Recipients, message: &'a NewMessage) -> Option<&'r Addressee> {
-        found.named.get(*self.keys.places.get(&key_of(message))?)?.as_ref()
+    /// Whom the key of a message names, by the message's place; for an audience, its sender.
+    pub(crate) fn addressee<'r>(&self, found: &'r Recipients, message: usize) -> Option<&'r Addressee> {
+        let (key, _) = self.of_messages.get(message)?;
+        found.named.get(*key)?.as_ref()
     }
 
-    /// Who hears the message, when it is for an audience.
-    pub(crate) fn listening<'r>(&self, found: &'r Recipients, message: &'a NewMessage) -> Option<&'r [Listening]> {
-        let place = *self.audiences.places.get(&audience_of(message)?)?;
-        found.listening.get(place).map(Vec::as_slice)
+    /// Who hears a message, by its place, when it is for an audience.
+    pub(crate) fn listening<'r>(&self, found: &'r Recipients, message: usize) -> Option<&'r [Listening]> {
+        let (_, audience) = self.of_messages.get(message)?;
+        found.listening.get((*audience)?).map(Vec::as_slice)
     }
 }
 
@@ -187,10 +190,14 @@ impl<T> Default for Places<T> {
 }
 
 impl<T: Hash + Eq + Clone> Places<T> {
-    fn place(&mut self, thing: T) {
-        if !self.places.contains_key(&thing) {
-            self.places.insert(thing.clone(), self.in_order.len());
-            self.in_order.push(thing);
+    fn place(&mut self, thing: T) -> usize {
+        let next = self.in_order.len();
+        match self.places.entry(thing) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(new) => {
+                self.in_order.push(new.key().clone());
+                *new.insert(next)
+            }
         }
     }
 }

@@ -52,14 +52,20 @@ impl Event {
         }
     }
 
-    /// Its columns as the next entry of the chain, whose head moves on.
-    pub(crate) fn chain(self, head: &mut HeadRow, now: Timestamp) -> AuditRow {
-        let actor = self.actor.as_ref().map(|(id, name)| (id, Some(name)));
-        let entry = AuditEntry { mesh_id: &self.mesh_id, event: self.event, actor, payload: self.payload };
+    /// Its columns as the next entry of the chain, whose head moves on. `now` is the time as it is shown.
+    pub(crate) fn chain(self, head: &mut HeadRow, now: &str) -> AuditRow {
+        let payload = canonical::json(&self.payload);
         head.audit_seq += 1;
-        let hashed = entry.hashed(head.audit_seq, now);
+        let hashed = Hashed {
+            mesh_id: self.mesh_id.as_str(),
+            seq: head.audit_seq,
+            event: self.event,
+            actor: self.actor.as_ref().map(|(id, _)| id.as_str()),
+            name: self.actor.as_ref().map_or("", |(_, name)| name.as_str()),
+            payload: &payload,
+            created_at: now,
+        };
         let (hash, hash2) = (hashed.hash(&head.audit_hash), hashed.hash2(&head.audit_hash2));
-        let payload = canonical::json(&entry.payload);
         let previous = std::mem::replace(&mut head.audit_hash, hash.clone());
         head.audit_hash2.clone_from(&hash2);
         let (actor, name) = self.actor.unzip();
@@ -96,10 +102,10 @@ pub(crate) async fn record(
     let mesh: Value<'_> = entry.mesh_id.as_str().into();
     let head = connection.row(HEAD, std::slice::from_ref(&mesh)).await?.ok_or(sqlx::Error::RowNotFound)?;
     let (seq, previous, previous2) = (head.int(0)? + 1, head.text(1)?, head.text(2)?);
-    let hashed = entry.hashed(seq, now);
+    let (payload, shown_now) = (canonical::json(&entry.payload), now.to_string());
+    let hashed = entry.hashed(seq, (&payload, &shown_now));
     let (hash, hash2) = (hashed.hash(&previous), hashed.hash2(&previous2));
     let (actor, name) = entry.actor_texts();
-    let payload = canonical::json(&entry.payload);
     let values = [
         mesh.clone(),
         seq.into(),
@@ -118,16 +124,16 @@ pub(crate) async fn record(
 }
 
 impl AuditEntry<'_> {
-    /// What its hashes cover when it is the entry of this number.
-    fn hashed(&self, seq: i64, now: Timestamp) -> Hashed<'_> {
+    /// What its hashes cover when it is the entry of this number, with its payload and its time as texts.
+    fn hashed<'a>(&'a self, seq: i64, (payload, created_at): (&'a str, &'a str)) -> Hashed<'a> {
         Hashed {
             mesh_id: self.mesh_id.as_str(),
             seq,
             event: self.event,
             actor: self.actor.map(|(id, _)| id.as_str()),
             name: self.actor_texts().1,
-            payload: &self.payload,
-            created_at: now,
+            payload,
+            created_at,
         }
     }
 
@@ -147,8 +153,10 @@ pub(crate) struct Hashed<'a> {
     pub(crate) actor: Option<&'a str>,
     /// Empty where there is none.
     pub(crate) name: &'a str,
-    pub(crate) payload: &'a Json,
-    pub(crate) created_at: Timestamp,
+    /// As [`canonical::json`] writes it.
+    pub(crate) payload: &'a str,
+    /// As it is shown.
+    pub(crate) created_at: &'a str,
 }
 
 impl Hashed<'_> {
@@ -168,8 +176,8 @@ impl Hashed<'_> {
             .field(self.event)
             .field(self.actor.unwrap_or_default())
             .field(self.name)
-            .field(canonical::json(self.payload))
-            .field(self.created_at.to_string())
+            .field(self.payload)
+            .field(self.created_at)
             .finish();
         HEXLOWER.encode(&Sha256::digest(bytes))
     }
@@ -190,10 +198,11 @@ mod tests {
             actor: Some((&member, None)),
             payload: serde_json::json!({"targetSpec": "*", "priority": "next"}),
         };
-        let first = sent.hashed(1, "2026-01-02T03:04:05.678Z".parse().unwrap()).hash("genesis");
+        let payload = canonical::json(&sent.payload);
+        let first = sent.hashed(1, (&payload, "2026-01-02T03:04:05.678Z")).hash("genesis");
         assert_eq!(first, vectors["audit_chain"][0]["hash"]);
         let left = AuditEntry { mesh_id: &mesh_id, event: "peer_left", actor: None, payload: serde_json::json!({}) };
-        let second = left.hashed(2, "2026-01-02T03:04:06.000Z".parse().unwrap()).hash(&first);
+        let second = left.hashed(2, ("{}", "2026-01-02T03:04:06.000Z")).hash(&first);
         assert_eq!(second, vectors["audit_chain"][1]["hash"]);
     }
 }

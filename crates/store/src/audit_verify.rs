@@ -234,26 +234,25 @@ impl<'a> Chain<'a> {
         let broken = |why| Ok(Err(Broken::new(seq, why)));
         let (event, payload) = (row.text(1)?, row.text(4)?);
         let (actor, name) = (row.maybe_text(2)?, row.maybe_text(3)?);
-        let Some(json) = serde_json::from_str::<Json>(&payload).ok().filter(|json| canonical::json(json) == payload)
-        else {
+        if !serde_json::from_str::<Json>(&payload).is_ok_and(|json| canonical::json(&json) == payload) {
             return broken("its payload is not as it was written");
-        };
+        }
         if row.text(5)? != self.hash {
             return broken("it does not follow the entry before it");
         }
         let created_at = Timestamp::from_millis(row.int(8)?);
+        let shown = created_at.to_string();
         // The hashes see times by what they look like, and texts that are absent as empty ones.
-        let is_canonical = created_at.to_string().parse() == Ok(created_at)
-            && actor.as_deref() != Some("")
-            && name.as_deref() != Some("");
+        let is_canonical =
+            shown.parse() == Ok(created_at) && actor.as_deref() != Some("") && name.as_deref() != Some("");
         let hashed = Hashed {
             mesh_id: self.mesh_id.as_str(),
             seq,
             event: &event,
             actor: actor.as_deref(),
             name: name.as_deref().unwrap_or_default(),
-            payload: &json,
-            created_at,
+            payload: &payload,
+            created_at: &shown,
         };
         let (hash, hash2) = (hashed.hash(&self.hash), hashed.hash2(&self.hash2));
         if !is_canonical || row.text(6)? != hash || row.text(7)? != hash2 {

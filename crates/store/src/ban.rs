@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::Store;
 use crate::audit::{self, AuditEntry};
-use crate::batch::Backlog;
+use crate::backlog::Backlog;
 use crate::error::StoreError;
 use crate::recipient::Recipient;
 use crate::sql::{Connection, Sql, Value, json as rows, sql};

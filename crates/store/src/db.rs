@@ -14,7 +14,7 @@ use crate::database_url::DatabaseUrl;
 use crate::error::OpenError;
 use crate::locked_file::LockedFile;
 use crate::sql::{Connection, Row, Sql, Value, sql};
-use crate::writer::{SqliteTx, Writer};
+use crate::writer::{SqliteTx, Syncing, Unsynced, Writer};
 
 /// How long a checkpoint waits for readers, and so the journal for it; well below [`ACQUIRE_TIMEOUT`].
 const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
@@ -61,8 +61,13 @@ impl Db {
     }
 
     pub(crate) async fn write(&self) -> sqlx::Result<Tx> {
+        self.begin(Syncing::InCommit).await
+    }
+
+    /// A transaction of which nothing may be said before what its commit returns is done. PostgreSQL syncs in its commits.
+    pub(crate) async fn begin(&self, syncing: Syncing) -> sqlx::Result<Tx> {
         Ok(match self {
-            Self::Sqlite { writer, .. } => Tx::Sqlite(writer.begin().await?),
+            Self::Sqlite { writer, .. } => Tx::Sqlite(writer.begin(syncing).await?),
             Self::Postgres(pool) => Tx::Postgres(begin_postgres(pool).await?),
         })
     }
@@ -134,9 +139,14 @@ impl Tx {
 
     /// Returns once the commit is synced. On SQLite it may fail for what was left to be run with it.
     pub(crate) async fn commit(self) -> sqlx::Result<()> {
+        self.commit_unsynced().await?.sync().await
+    }
+
+    /// The same, but for the sync of a transaction that was begun so.
+    pub(crate) async fn commit_unsynced(self) -> sqlx::Result<Unsynced> {
         match self {
             Self::Sqlite(tx) => tx.commit().await,
-            Self::Postgres(tx) => tx.commit().await,
+            Self::Postgres(tx) => tx.commit().await.map(|()| Unsynced::default()),
         }
     }
 }

@@ -49,7 +49,7 @@ pub enum OpenError {
 ///
 /// One case cannot be told: PostgreSQL's connection broke while it committed. Then all of it may be stored, and a retry
 /// under the same client id finds it.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// The database cannot be written or reached just now; trying again later may work.
     #[error("the store is not available: {0}")]

@@ -95,10 +95,11 @@ impl Offers {
         &mut self,
         key: &Key,
         (delivery, seq, size_bytes): (i64, i64, i64),
-        letter: &Arc<Letter>,
+        priority: Priority,
+        letter: impl FnOnce() -> Arc<Letter>,
     ) -> Option<(ConnectionId, Timestamp)> {
         let offer = self.offers.get_mut(*self.by_recipient.get(key)?)?;
-        if offer.is_cut_short || offer.urgent_only && letter.priority != Priority::Now {
+        if offer.is_cut_short || offer.urgent_only && priority != Priority::Now {
             return None;
         }
         if offer.rows_left == 0 || !offer.rows.is_empty() && size_bytes > offer.bytes_left {
@@ -114,7 +115,7 @@ impl Offers {
             size_bytes,
             until: offer.until,
             committed_at: None,
-            letter: Arc::clone(letter),
+            letter: letter(),
         });
         Some((offer.connection.clone(), offer.until))
     }
@@ -195,7 +196,7 @@ mod tests {
     /// Which of these deliveries for Bob, by size and priority, are handed over.
     fn handed(offers: &mut Offers, deliveries: &[(i64, Priority)]) -> Vec<i64> {
         for (number, (size, priority)) in (1..).zip(deliveries) {
-            offers.take(&key("bob"), (number, number, *size), &letter(*priority));
+            offers.take(&key("bob"), (number, number, *size), *priority, || letter(*priority));
         }
         let served = std::mem::take(offers).served(&mut Rings::new());
         served.iter().flat_map(|offer| offer.rows.iter().map(|row| row.seq)).collect()

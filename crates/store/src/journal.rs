@@ -1,7 +1,9 @@
 //! The journal: everything hot is written here, by one task per shard, in batches that form by themselves.
 //!
 //! A shard writes everything that is in its queue in one transaction and then answers; what arrives meanwhile is the next batch,
-//! so that a busy broker has large batches and an idle one no delay. SQLite has a single shard for its single writer. On
+//! so that a busy broker has large batches and an idle one no delay. A large batch is synced, and then answered, while the next one is
+//! made. Only what nobody waits for waits itself, a moment, for the
+//! message that mostly follows. SQLite has a single shard for its single writer. On
 //! PostgreSQL each mesh has its shard, and so keeps its order while others commit beside it.
 //!
 //! A database that refuses a batch for its content gets it again in halves, down to the one request that is refused alone. Rows
@@ -10,15 +12,17 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::Clock;
-use crate::batch::{self, Ring, Settings};
+use crate::answer::{Answerer, Batched, Syncer, UNSYNCED};
+use crate::batch::{self, Committed, Ring, Settings};
 use crate::crash::crash_point;
 use crate::db::Db;
 use crate::delivery::Withdraw;
@@ -32,6 +36,10 @@ const MAX_BATCH: usize = 4096;
 /// About the most bytes in the statements of one transaction. PostgreSQL takes 256 MiB in one JSON value, SQLite 1 GB, and what
 /// is in a statement is in memory several times.
 const MAX_BATCH_BYTES: usize = 16 << 20;
+/// How long requests that may wait do wait for one that may not.
+const MOMENT: Duration = Duration::from_millis(2);
+/// From so many on they are a batch of their own.
+const COMPANY: usize = 256;
 /// How often a transaction is tried that gave way to another one.
 const ATTEMPTS: u32 = 5;
 /// Requests that may wait per shard; beyond it callers wait, and so do the sockets that they read from.
@@ -142,8 +150,14 @@ impl Journal {
         let failed = fail.subscribe();
         let shards = (0..shards).map(|_| {
             let (sender, receiver) = mpsc::channel(QUEUE);
-            let shard = Shard { tools: tools.clone(), meters: Arc::clone(&meters), fail: fail.clone() };
+            let (unsynced, to_sync) = mpsc::channel(UNSYNCED);
+            let outstanding = Arc::default();
+            let answerer = Answerer { clock: tools.clock.clone(), meters: Arc::clone(&meters) };
+            let way_back = sender.downgrade();
+            let syncer = Syncer { outstanding: Arc::clone(&outstanding), answerer: answerer.clone(), way_back };
+            let shard = Shard { tools: tools.clone(), answerer, fail: fail.clone(), unsynced, outstanding };
             tasks.spawn(shard.run(receiver));
+            tasks.spawn(syncer.run(to_sync));
             sender
         });
         Self { shards: shards.collect(), failed, meters }
@@ -187,26 +201,47 @@ impl Journal {
 
 struct Shard {
     tools: Tools,
-    meters: Arc<Meters>,
+    answerer: Answerer,
     fail: watch::Sender<Option<String>>,
+    /// Where batches go whose answers have to wait for a sync.
+    unsynced: mpsc::Sender<Batched>,
+    /// How many are there.
+    outstanding: Arc<AtomicUsize>,
 }
 
 impl Shard {
     /// Ends once it was told to stop and everything taken is written.
     async fn run(self, mut queue: mpsc::Receiver<Entry>) {
         let mut standing = Standing::default();
+        while let Some(entries) = self.next(&mut queue).await {
+            crash_point("journal.taken");
+            self.write(entries, &mut standing).await;
+        }
+    }
+
+    /// Everything that is in the queue, as soon as there is something that cannot wait.
+    async fn next(&self, queue: &mut mpsc::Receiver<Entry>) -> Option<Vec<Entry>> {
         let mut entries = Vec::new();
+        let moment = tokio::time::sleep(MOMENT);
+        tokio::pin!(moment);
         loop {
+            let seen = entries.len();
             tokio::select! {
                 biased;
                 () = self.tools.stop.cancelled(), if !queue.is_closed() => queue.close(),
-                taken = queue.recv_many(&mut entries, MAX_BATCH) => {
+                taken = queue.recv_many(&mut entries, MAX_BATCH - seen) => {
                     if taken == 0 {
-                        return;
+                        return (!entries.is_empty()).then_some(entries);
                     }
-                    crash_point("journal.taken");
-                    self.write(std::mem::take(&mut entries), &mut standing).await;
+                    let is_patient = |entries: &[Entry]| entries.iter().all(|(request, _)| request.is_patient());
+                    if entries.len() >= COMPANY || !entries.get(seen..).is_some_and(is_patient) {
+                        return Some(entries);
+                    }
+                    if seen == 0 {
+                        moment.as_mut().reset(tokio::time::Instant::now() + MOMENT);
+                    }
                 }
+                () = &mut moment, if seen > 0 => return Some(entries),
             }
         }
     }
@@ -215,13 +250,21 @@ impl Shard {
     async fn write(&self, entries: Vec<Entry>, standing: &mut Standing) {
         let mut waiting = cut(entries);
         while let Some(mut entries) = waiting.pop() {
+            let begun = (entries.len(), self.tools.clock.instant());
             match self.commit(&mut entries, standing).await {
-                Ok((outcomes, rings)) => {
+                Ok(Committed { outcomes, rings, unsynced }) => {
                     (self.tools.bell)(&rings);
-                    let abandoned = answer(entries, outcomes, standing);
-                    crash_point("journal.answered");
-                    if !abandoned.is_empty() {
-                        waiting.push(abandoned);
+                    let batch = Batched::new((entries, outcomes), unsynced, begun, standing);
+                    // Answers keep their order: what a batch has read may be what the one before it has not synced.
+                    if batch.unsynced.is_synced() && self.outstanding.load(Ordering::Acquire) == 0 {
+                        let abandoned = self.answerer.answer(batch, Ok(()));
+                        if !abandoned.is_empty() {
+                            waiting.push(abandoned);
+                        }
+                    } else {
+                        self.outstanding.fetch_add(1, Ordering::AcqRel);
+                        // It ends after this.
+                        let _ = self.unsynced.send(batch).await;
                     }
                 }
                 Err(failure) if entries.len() > 1 && failure.blame != Blame::Database => {
@@ -234,51 +277,29 @@ impl Shard {
         }
     }
 
-    async fn commit(
-        &self,
-        entries: &mut Vec<Entry>,
-        standing: &mut Standing,
-    ) -> Result<(Vec<Outcome>, Vec<Ring>), Failure> {
+    async fn commit(&self, entries: &mut Vec<Entry>, standing: &mut Standing) -> Result<Committed, Failure> {
         if let Some(why) = &*self.fail.borrow() {
             // What a failed sync left on the disk is unknown until the process has started again.
             return Err(Failure::of_database(sqlx::Error::Io(std::io::Error::other(why.clone()))));
         }
-        let requests = entries.len();
-        let started = self.tools.clock.instant();
         let mut attempt = 1;
-        let written = loop {
+        loop {
             let now = self.tools.clock.now();
             match batch::commit(&self.tools.db, self.tools.settings, now, entries, standing).await {
                 Err(failure) if failure.gave_way() && attempt < ATTEMPTS => attempt += 1,
-                outcome => break outcome?,
-            }
-        };
-        let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.meters.batch_sizes.observe(u64::try_from(requests).unwrap_or(0));
-        self.meters.commits.observe(micros);
-        self.meters.batches.fetch_add(1, Ordering::Relaxed);
-        self.meters.requests.fetch_add(u64::try_from(requests).unwrap_or(0), Ordering::Relaxed);
-        self.meters.commit_micros.fetch_add(micros, Ordering::Relaxed);
-        let (mut outcomes, rings) = written;
-        let now = self.tools.clock.instant();
-        for outcome in &mut outcomes {
-            if let Outcome::Claimed(rows) = outcome {
-                for row in rows {
-                    row.committed_at = Some(now);
-                }
+                outcome => return outcome,
             }
         }
-        Ok((outcomes, rings))
     }
 
     fn refuse(&self, entries: Vec<Entry>, failure: &Failure, standing: &mut Standing) {
         match StoreError::from(failure) {
             StoreError::Refused(why) => {
-                self.meters.refused.fetch_add(1, Ordering::Relaxed);
+                self.answerer.meters.refused.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(error = why, "the database refused a single request; it is not stored");
             }
             StoreError::Unavailable(why) => {
-                self.meters.unavailable.fetch_add(1, Ordering::Relaxed);
+                self.answerer.meters.unavailable.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(
                     error = why,
                     requests = entries.len(),
@@ -301,32 +322,6 @@ impl Shard {
             let _ = answer.send(outcome);
         }
     }
-}
-
-/// Gives everybody the outcome, but lets claims wait that found nothing; the releases of rows for which nobody waits any more.
-fn answer(entries: Vec<Entry>, outcomes: Vec<Outcome>, standing: &mut Standing) -> Vec<Entry> {
-    let mut abandoned = Vec::new();
-    let mut withdrawn = Vec::new();
-    for ((request, answer), outcome) in entries.into_iter().zip(outcomes) {
-        if matches!(outcome, Outcome::Nothing) {
-            standing.park((request, answer));
-            continue;
-        }
-        if let Request::Withdraw(Withdraw { connection, .. }) = &request {
-            withdrawn.push(connection.clone());
-        }
-        // Whoever asked may be gone; what was asked is done all the same.
-        if let Err(Ok(outcome)) = answer.send(Ok(outcome))
-            && let Some(release) = request.undo(outcome)
-        {
-            abandoned.push((release, oneshot::channel().0));
-        }
-    }
-    // A claim may have been taken from the queue together with its withdrawal.
-    for connection in &withdrawn {
-        standing.withdraw(connection);
-    }
-    abandoned
 }
 
 /// Cuts what was taken into batches that the database takes, the first one last.

@@ -8,10 +8,12 @@
 //! An answer of `Ok` means that the commit is synced (D1). After each commit the bell is rung for whom it concerns.
 #![warn(missing_docs)]
 
+mod answer;
 mod audience;
 mod audit;
 mod audit_query;
 mod audit_verify;
+mod backlog;
 mod ban;
 mod batch;
 mod checkpoint;
@@ -32,6 +34,7 @@ mod locked_file;
 mod look_up;
 mod member;
 mod mesh;
+mod mesh_heads;
 mod message;
 mod node;
 mod peer_state;
@@ -45,6 +48,7 @@ mod sql;
 mod standing;
 mod status;
 mod upkeep;
+mod write_batch;
 mod writer;
 
 use std::sync::Arc;
@@ -56,6 +60,7 @@ use tokio_util::task::TaskTracker;
 
 pub use audit::Event;
 pub use audit_verify::{Broken, Mark, Verified};
+pub use backlog::{MAX_MESH_QUEUED_BYTES, MAX_MESH_QUEUED_ROWS, MAX_QUEUED_BYTES, MAX_QUEUED_ROWS};
 pub use ban::{Authority, Banned, BannedMember, Unbanned};
 pub use batch::Ring;
 pub use checkpoint::AuditHead;
@@ -70,9 +75,7 @@ pub use invite::{NewInvite, Redeemed, Redemption};
 pub use journal::{Bell, Meters, Pending};
 pub use member::{Denied, Member, MemberChange, MemberChanged};
 pub use mesh::{MadeMesh, Mesh, NewMesh};
-pub use message::{
-    Appended, MAX_MESH_QUEUED_BYTES, MAX_MESH_QUEUED_ROWS, MAX_QUEUED_BYTES, MAX_QUEUED_ROWS, NewMessage,
-};
+pub use message::{Appended, NewMessage};
 pub use peer_state::{Remembered, SaidGroups};
 pub use recipient::Recipient;
 pub use session::{Admission, Admitted, SessionClaim, Welcome};

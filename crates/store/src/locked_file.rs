@@ -58,6 +58,23 @@ impl LockedFile {
         outcome
     }
 
+    /// Returns once everything that was committed before is on the disk. Where there is no WAL, all of it is in the database: SQLite
+    /// removes the one only after it has synced the other.
+    pub(crate) async fn sync_wal(&self) -> sqlx::Result<()> {
+        self.writable()?;
+        let mut wal = self.path.clone().into_os_string();
+        wal.push("-wal");
+        let synced = tokio::task::spawn_blocking(move || match File::open(wal) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            opened => opened?.sync_data(),
+        });
+        let outcome = synced.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        if let Err(error) = &outcome {
+            self.failed_sync.send_replace(Some(error.to_string()));
+        }
+        outcome.map_err(sqlx::Error::Io)
+    }
+
     /// Does something that syncs.
     pub(crate) async fn syncing<T>(&self, doing: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
         self.writable()?;

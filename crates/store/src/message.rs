@@ -3,6 +3,7 @@
 //! Who may send to whom is decided here, from what the batch has read inside the transaction that writes.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, OnceLock};
 
 use claudemesh_proto::text::Verbatim;
@@ -11,20 +12,12 @@ use claudemesh_proto::{
 };
 
 use crate::audience::{Addressee, Addresses, Listening, Recipients};
-use crate::batch::{Batch, Change};
+use crate::backlog::Change;
+use crate::batch::Batch;
 use crate::delivery::Letter;
 use crate::hand_over::Offers;
 use crate::look_up::Earlier;
 use crate::recipient::Recipient;
-
-/// Most rows that may be queued for one recipient.
-pub const MAX_QUEUED_ROWS: i64 = 10_000;
-/// Most bytes that may be queued for one recipient.
-pub const MAX_QUEUED_BYTES: i64 = 64 << 20;
-/// Most rows that may be queued in one mesh.
-pub const MAX_MESH_QUEUED_ROWS: i64 = 2_000_000;
-/// Most bytes that may be queued in one mesh; a broadcast counts once per recipient.
-pub const MAX_MESH_QUEUED_BYTES: i64 = 8 << 30;
 
 /// A message to accept.
 #[derive(Debug)]
@@ -97,23 +90,39 @@ struct Place {
 
 type DedupeKey<'a> = (&'a MeshId, &'a MemberId, &'a str);
 /// The first message under a client id, as far as it decides what a second one is.
-struct First {
+struct First<'a> {
     outcome: Appended,
-    fingerprint: Option<String>,
-    target_spec: String,
-    nonce: String,
-    ciphertext: String,
+    message: Original<'a>,
 }
 
-impl First {
-    /// D6: the fingerprint decides when there is one; without, the message itself must be the same.
+/// What the first message was.
+enum Original<'a> {
+    Stored(Earlier),
+    InThisBatch(&'a NewMessage),
+}
+
+impl First<'_> {
     fn answers(&self, retry: &NewMessage) -> Appended {
-        let same = self.fingerprint == retry.request_fingerprint
-            && (self.fingerprint.is_some()
-                || self.target_spec == retry.target.to_string()
-                    && self.nonce == retry.nonce
-                    && self.ciphertext == retry.ciphertext);
-        if same { self.outcome.clone() } else { Appended::Reused }
+        if self.message.is_repeated_by(retry) { self.outcome.clone() } else { Appended::Reused }
+    }
+}
+
+impl Original<'_> {
+    /// D6: the fingerprint decides when there is one; without, the message itself must be the same.
+    fn is_repeated_by(&self, retry: &NewMessage) -> bool {
+        let (fingerprint, is_same_text) = match self {
+            Self::Stored(first) => (
+                &first.fingerprint,
+                first.target_spec == retry.target.to_string()
+                    && first.nonce == retry.nonce
+                    && first.ciphertext == retry.ciphertext,
+            ),
+            Self::InThisBatch(first) => (
+                &first.request_fingerprint,
+                first.target == retry.target && first.nonce == retry.nonce && first.ciphertext == retry.ciphertext,
+            ),
+        };
+        *fingerprint == retry.request_fingerprint && (fingerprint.is_some() || is_same_text)
     }
 }
 
@@ -122,6 +131,25 @@ impl NewMessage {
     pub(crate) fn size_bytes(&self) -> i64 {
         let ext = self.ext.as_ref().map_or(0, |ext| ext.get().len());
         i64::try_from(self.ciphertext.len() + self.nonce.len() + ext).unwrap_or(i64::MAX)
+    }
+
+    /// As its recipients get it.
+    fn letter(&self, id: &MessageId, now: Timestamp) -> Letter {
+        Letter {
+            message_id: id.clone(),
+            sender_pubkey: self.sender_pubkey,
+            sender_member_pubkey: self.sender_member_pubkey,
+            sender_member_id: self.sender_member_id.clone(),
+            sender_name: self.sender_name.clone(),
+            priority: self.priority,
+            nonce: self.nonce.clone(),
+            ciphertext: self.ciphertext.clone(),
+            ext: self.ext.clone(),
+            client_message_id: self.client_message_id.clone(),
+            request_fingerprint: self.request_fingerprint.clone(),
+            created_at: now,
+            written: OnceLock::new(),
+        }
     }
 
     fn dedupe_key(&self) -> Option<DedupeKey<'_>> {
@@ -147,12 +175,11 @@ impl<'a> Questions<'a> {
         self.retries.iter().enumerate().map(|(place, (mesh, sender, id))| (place, mesh, sender, id)).collect()
     }
 
-    fn firsts(&self, earlier: Vec<Earlier>) -> HashMap<DedupeKey<'a>, First> {
-        let firsts =
-            earlier.into_iter().filter_map(|Earlier { place, id, fingerprint, target_spec, nonce, ciphertext }| {
-                let first = First { outcome: Appended::Kept(id), fingerprint, target_spec, nonce, ciphertext };
-                Some((*self.retries.get(place)?, first))
-            });
+    fn firsts(&self, earlier: Vec<Earlier>) -> HashMap<DedupeKey<'a>, First<'a>> {
+        let firsts = earlier.into_iter().filter_map(|stored| {
+            let key = *self.retries.get(stored.place)?;
+            Some((key, First { outcome: Appended::Kept(stored.id.clone()), message: Original::Stored(stored) }))
+        });
         firsts.collect()
     }
 }
@@ -167,34 +194,28 @@ pub(crate) fn decide<'a>(
     let mut firsts = questions.firsts(earlier);
     let mut outcomes = Vec::with_capacity(messages.len());
     let mut accepted: Vec<Accepted<'a>> = Vec::with_capacity(messages.len());
-    for message in messages {
-        let addressee = questions.addresses.addressee(found, message);
-        let listening = questions.addresses.listening(found, message);
-        let first = message.dedupe_key().and_then(|key| firsts.get(&key));
-        let outcome = match first {
-            Some(first) => {
-                // The batch that kept it may have failed to say so, and then nobody was rung.
-                ring_again(batch, message, addressee, listening);
-                first.answers(message)
-            }
-            None => match admit(batch, message, (addressee, listening), Batch::random()?) {
-                Ok(admitted) => {
-                    let kept = Appended::Kept(admitted.id.clone());
-                    accepted.push(admitted);
-                    kept
-                }
-                Err(refused) => refused,
-            },
-        };
-        if let (Some(key), Appended::Kept(_)) = (message.dedupe_key(), &outcome) {
-            firsts.entry(key).or_insert_with(|| First {
-                outcome: outcome.clone(),
-                fingerprint: message.request_fingerprint.clone(),
-                target_spec: message.target.to_string(),
-                nonce: message.nonce.clone(),
-                ciphertext: message.ciphertext.clone(),
-            });
+    let random = Batch::random(messages.len())?;
+    for (place, (message, random)) in messages.iter().zip(random).enumerate() {
+        let addressee = questions.addresses.addressee(found, place);
+        let listening = questions.addresses.listening(found, place);
+        let mut slot = message.dedupe_key().map(|key| firsts.entry(key));
+        if let Some(Entry::Occupied(first)) = &slot {
+            // The batch that kept it may have failed to say so, and then nobody was rung.
+            ring_again(batch, message, addressee, listening);
+            outcomes.push(first.get().answers(message));
+            continue;
         }
+        let outcome = match admit(batch, message, (addressee, listening), random) {
+            Ok(admitted) => {
+                let kept = Appended::Kept(admitted.id.clone());
+                accepted.push(admitted);
+                if let Some(Entry::Vacant(first)) = slot.take() {
+                    first.insert(First { outcome: kept.clone(), message: Original::InThisBatch(message) });
+                }
+                kept
+            }
+            Err(refused) => refused,
+        };
         outcomes.push(outcome);
     }
     Ok((outcomes, accepted))
@@ -239,34 +260,18 @@ impl Accepted<'_> {
 
     /// Numbers its deliveries, and hands them to those who wait for them.
     pub(crate) fn hand_over(&mut self, offers: &mut Offers, last_delivery: &mut i64, now: Timestamp) {
-        let letter = Arc::new(self.letter(now));
+        let mut written: Option<Arc<Letter>> = None;
+        let (message, id) = (self.message, &self.id);
         let (mesh_id, size, seq) = (&self.message.mesh_id, self.message.size_bytes(), self.seq);
         for place in &mut self.recipients {
             *last_delivery += 1;
             place.delivery = Some(*last_delivery);
             if !place.is_full {
                 let key = (mesh_id.clone(), place.recipient.clone());
-                place.claimed = offers.take(&key, (*last_delivery, seq, size), &letter);
+                place.claimed = offers.take(&key, (*last_delivery, seq, size), message.priority, || {
+                    Arc::clone(written.get_or_insert_with(|| Arc::new(message.letter(id, now))))
+                });
             }
-        }
-    }
-
-    fn letter(&self, now: Timestamp) -> Letter {
-        let message = self.message;
-        Letter {
-            message_id: self.id.clone(),
-            sender_pubkey: message.sender_pubkey,
-            sender_member_pubkey: message.sender_member_pubkey,
-            sender_member_id: message.sender_member_id.clone(),
-            sender_name: message.sender_name.clone(),
-            priority: message.priority,
-            nonce: message.nonce.clone(),
-            ciphertext: message.ciphertext.clone(),
-            ext: message.ext.clone(),
-            client_message_id: message.client_message_id.clone(),
-            request_fingerprint: message.request_fingerprint.clone(),
-            created_at: now,
-            written: OnceLock::new(),
         }
     }
 }
@@ -296,7 +301,7 @@ fn admit<'a>(
         Some(listening) => join_queues(batch, message, listening)?,
         None => vec![join_queue(batch, message, addressee)?],
     };
-    let seq = batch.next_message_seq(&message.mesh_id);
+    let seq = batch.heads.next_message_seq(&message.mesh_id);
     for place in recipients.iter().filter(|place| !place.is_full) {
         batch.ring(&message.mesh_id, &place.recipient);
     }
@@ -314,7 +319,7 @@ fn join_queue(batch: &mut Batch, message: &NewMessage, to: &Addressee) -> Result
         return Err(Appended::Blocked);
     }
     let size = message.size_bytes();
-    if !batch.mesh_has_room(&message.mesh_id, Change { rows: 1, bytes: size }) {
+    if !batch.heads.has_room(&message.mesh_id, Change { rows: 1, bytes: size }) {
         return Err(Appended::MeshFull);
     }
     let change = batch.backlog.change(&message.mesh_id, &recipient);
@@ -327,7 +332,7 @@ fn join_queue(batch: &mut Batch, message: &NewMessage, to: &Addressee) -> Result
 fn join_queues(batch: &mut Batch, message: &NewMessage, listening: &[Listening]) -> Result<Vec<Place>, Appended> {
     let size = message.size_bytes();
     let rows = i64::try_from(listening.len()).unwrap_or(i64::MAX);
-    if !batch.mesh_has_room(&message.mesh_id, Change { rows, bytes: size.saturating_mul(rows) }) {
+    if !batch.heads.has_room(&message.mesh_id, Change { rows, bytes: size.saturating_mul(rows) }) {
         return Err(Appended::MeshFull);
     }
     let places = listening.iter().map(|listener| {
@@ -337,17 +342,4 @@ fn join_queues(batch: &mut Batch, message: &NewMessage, listening: &[Listening])
         Place { recipient, owner: listener.member.clone(), is_full, delivery: None, claimed: None }
     });
     Ok(places.collect())
-}
-
-impl Change {
-    /// Adds one message to a queue that holds so many rows and bytes in the tables; false when it is full.
-    fn add(&mut self, size: i64, (rows, bytes): (i64, i64)) -> bool {
-        let fits = rows + self.rows < MAX_QUEUED_ROWS
-            && bytes.saturating_add(self.bytes).saturating_add(size) <= MAX_QUEUED_BYTES;
-        if fits {
-            self.rows += 1;
-            self.bytes = self.bytes.saturating_add(size);
-        }
-        fits
-    }
 }

@@ -70,6 +70,20 @@ impl Request {
         }
     }
 
+    /// Whether it may wait for company: nobody waits for its answer, or the answer is that there is nothing yet.
+    ///
+    /// An acknowledgement comes a moment before its recipient's reply, and so does the question for what comes next. In a batch of
+    /// their own they would be in that reply's way for as long as a sync takes.
+    pub(crate) fn is_patient(&self) -> bool {
+        match self {
+            Self::Settle(_) => true,
+            // It goes on after what was handed over last; the first one of a connection begins at 0, and so does whoever was told
+            // that older mail came free.
+            Self::Claim(claim) => claim.waits && !claim.is_retry && claim.after_seq > 0,
+            _ => false,
+        }
+    }
+
     /// A claim as far as [`Request::undo`] needs it; `None` for what hands out no rows.
     pub(crate) fn without_rows(&self) -> Option<Self> {
         match self {

@@ -10,7 +10,7 @@ use claudemesh_proto::{MeshId, Timestamp};
 
 use sqlx::Row as _;
 
-use crate::batch::Backlog;
+use crate::backlog::Backlog;
 use crate::crash::crash_point;
 use crate::db::Db;
 use crate::error::StoreError;

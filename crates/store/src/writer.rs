@@ -18,6 +18,25 @@ use crate::sql::{self, Row, Sql, Value};
 /// Takes the lock for writing at once: a transaction that reads first could fail to get it later.
 const BEGIN: &str = "begin immediate";
 
+/// When a commit is synced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Syncing {
+    /// By SQLite, within the commit.
+    InCommit,
+    /// By whoever committed, after it: the next transaction can go on meanwhile. Nothing of it may be said before that.
+    AfterCommit,
+}
+
+impl Syncing {
+    /// The statement that sets it. SQLite's "normal" leaves out only the sync of the commit: what a checkpoint needs is synced all the same.
+    fn setting(self) -> &'static str {
+        match self {
+            Self::InCommit => "pragma synchronous = full",
+            Self::AfterCommit => "pragma synchronous = normal",
+        }
+    }
+}
+
 /// The connection that writes; clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Writer {
@@ -32,6 +51,8 @@ struct Place {
     connection: Option<SqliteConnection>,
     /// The last transaction did not end: it failed, or nobody waited for it any more.
     is_open: bool,
+    /// How the connection is set, as far as that is known.
+    syncing: Option<Syncing>,
 }
 
 /// A transaction. Dropped without a commit, it is rolled back, at the latest before the next one begins.
@@ -41,8 +62,28 @@ pub(crate) struct SqliteTx {
     /// Given up only at the very end.
     place: Option<OwnedMutexGuard<Place>>,
     later: Later,
+    syncing: Syncing,
     /// Its commit went with its last query.
     is_committed: bool,
+}
+
+/// A commit that may not be on the disk yet.
+#[derive(Debug, Default)]
+#[must_use = "nothing of it may be said before it is synced"]
+pub(crate) struct Unsynced(Option<Arc<LockedFile>>);
+
+impl Unsynced {
+    pub(crate) fn is_synced(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Returns once this commit is on the disk, and all before it.
+    pub(crate) async fn sync(self) -> sqlx::Result<()> {
+        match self.0 {
+            Some(file) => file.sync_wal().await,
+            None => Ok(()),
+        }
+    }
 }
 
 /// Statements that wait for the next trip.
@@ -65,16 +106,17 @@ impl Writer {
         options: SqliteConnectOptions,
         patience: Duration,
     ) -> sqlx::Result<Self> {
-        let place = Place { connection: Some(options.connect().await?), is_open: false };
+        let place = Place { connection: Some(options.connect().await?), ..Place::default() };
         Ok(Self { file, options: Arc::new(options), patience, place: Arc::new(Mutex::new(place)) })
     }
 
-    pub(crate) async fn begin(&self) -> sqlx::Result<SqliteTx> {
+    pub(crate) async fn begin(&self, syncing: Syncing) -> sqlx::Result<SqliteTx> {
         self.file.writable()?;
         let mut place = self.turn().await?;
         place.ready(&self.options).await?;
+        place.set(syncing).await?;
         let later = Later { text: BEGIN.to_owned(), values: Vec::new() };
-        Ok(SqliteTx { file: Arc::clone(&self.file), place: Some(place), later, is_committed: false })
+        Ok(SqliteTx { file: Arc::clone(&self.file), place: Some(place), later, syncing, is_committed: false })
     }
 
     /// Does something with the connection outside a transaction, while nobody writes.
@@ -113,6 +155,16 @@ impl Place {
         self.is_open = false;
     }
 
+    /// A trip of its own, and a statement that is not kept: SQLite obeys this one while it compiles it.
+    async fn set(&mut self, syncing: Syncing) -> sqlx::Result<()> {
+        if self.syncing.take() != Some(syncing) {
+            let connection = self.connection.as_mut().ok_or(sqlx::Error::PoolClosed)?;
+            sqlx::raw_sql(syncing.setting()).execute(connection).await?;
+        }
+        self.syncing = Some(syncing);
+        Ok(())
+    }
+
     /// A connection without a transaction.
     async fn ready(&mut self, options: &SqliteConnectOptions) -> sqlx::Result<&mut SqliteConnection> {
         if self.is_open {
@@ -120,7 +172,10 @@ impl Place {
         }
         let connection = match self.connection.take() {
             Some(connection) => connection,
-            None => options.connect().await?,
+            None => {
+                self.syncing = None;
+                options.connect().await?
+            }
         };
         Ok(self.connection.insert(connection))
     }
@@ -156,14 +211,14 @@ impl SqliteTx {
         Ok(rows)
     }
 
-    /// Returns once the commit is synced.
-    pub(crate) async fn commit(mut self) -> sqlx::Result<()> {
+    /// Commits. What is returned is still to be done, when there is something.
+    pub(crate) async fn commit(mut self) -> sqlx::Result<Unsynced> {
         if !self.is_committed {
             self.later.push("commit", &[]);
             self.flush().await?;
             self.place()?.is_open = false;
         }
-        Ok(())
+        Ok(Unsynced((self.syncing == Syncing::AfterCommit).then(|| Arc::clone(&self.file))))
     }
 
     /// The rows of what was to be run later; only a query that was put last has some.

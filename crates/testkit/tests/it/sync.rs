@@ -1,5 +1,6 @@
 //! D15: after a failed sync nobody knows what is on the disk. Whoever asked for it, nothing more is acknowledged, and the process ends.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -22,6 +23,35 @@ async fn a_failed_sync_of_a_commit_is_never_acknowledged() {
     faults.fail("broker.db-wal");
     scene.send(1).await;
     assert_eq!(scene.sent.len(), 5, "acknowledged without a sync");
+    scene.ends_and_keeps_what_was_acknowledged(&faults).await;
+}
+
+/// Large batches are synced while the next one is made.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_sync_under_load_is_never_acknowledged_and_ends_the_process_too() {
+    const IN_FLIGHT: usize = 256;
+    let Some(faults) = Faults::build() else { return };
+    let mut scene = Scene::set(&faults).await;
+    let cipher = Cipher::new(scene.members[0].identity.clone());
+    let to = scene.recipient.handshake.sender().public();
+    let draft = Draft { to: &to, reference: "sync", priority: Priority::Next, text: "hello" };
+    let mut waiting = VecDeque::new();
+    for number in 0..3_000 {
+        if number == 1_000 {
+            faults.fail("broker.db-wal");
+        }
+        let Ok(sent) = scene.sender.0.submit(cipher.compose(&draft).unwrap()).await else { break };
+        waiting.push_back(sent);
+        if waiting.len() == IN_FLIGHT {
+            let Ok(ack) = waiting.pop_front().unwrap().ack().await else { break };
+            if !ack.queued {
+                break;
+            }
+            scene.sent.push(ack.message_id.parse().unwrap());
+        }
+    }
+    let acknowledged = scene.sent.len();
+    assert!((1..2_500).contains(&acknowledged), "{acknowledged} were acknowledged, as if nothing had failed");
     scene.ends_and_keeps_what_was_acknowledged(&faults).await;
 }
 
@@ -69,7 +99,7 @@ struct Scene {
 
 impl Scene {
     async fn set(faults: &Faults) -> Self {
-        let mut broker = Broker::new(Database::Sqlite, &[]);
+        let mut broker = Broker::new(Database::Sqlite, &["--send-rate-per-min=0", "--request-rate-per-min=0"]);
         let (library, trigger) = (faults.library.to_str().unwrap(), faults.trigger.to_str().unwrap());
         broker.start_with(&[("LD_PRELOAD", library), ("FAIL_SYNCS_OF", trigger)]).await;
         let members = mesh(&broker.url(), "team", 2).await;
@@ -107,6 +137,7 @@ impl Scene {
         for sent in &self.sent {
             let push = timeout(Duration::from_secs(20), pushes.next()).await.expect("mail comes").unwrap();
             assert_eq!(&push.message_id, sent, "in the order in which it was accepted");
+            connection.ack(&push).await.unwrap();
         }
         connection.close().await;
         self.broker.remove().await;
