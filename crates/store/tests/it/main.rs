@@ -23,7 +23,6 @@ mod durability;
 mod failure;
 mod grants;
 mod groups;
-mod growth;
 mod life;
 mod limits;
 mod lives;
