@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::id::MemberId;
 use crate::key::{PublicKey, Signature};
 use crate::time::Timestamp;
 
@@ -37,8 +38,11 @@ pub struct AuditEntry {
     pub id: i64,
     /// What happened.
     pub event_type: String,
-    /// Who did it: a name, else a member's id, else `system`.
+    /// Who did it: the member's name at the time, else its id, else `system`.
     pub actor: String,
+    /// Which member that is: names are not unique.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor_member_id: Option<MemberId>,
     /// Metadata about it.
     pub payload: serde_json::Value,
     /// SHA-256 over it and the hash before it, in hex.

@@ -7,7 +7,7 @@ use std::collections::hash_map::Entry;
 use std::hash::Hash;
 
 use claudemesh_proto::grant::Capability;
-use claudemesh_proto::{MemberId, MeshId, PublicKey, Target, Timestamp};
+use claudemesh_proto::{DisplayName, MemberId, MeshId, PublicKey, Target, Timestamp};
 
 use crate::look_up::{Listener, Named};
 use crate::message::NewMessage;
@@ -50,7 +50,8 @@ pub(crate) struct Addressee {
     /// The session's key was never proven, or too long ago: it takes mail only while a connection holds it.
     pub(crate) only_while_open: bool,
     pub(crate) takes_direct: bool,
-    pub(crate) sender_is_member: bool,
+    /// The sender's own name; `None` when it was removed.
+    pub(crate) sender_name: Option<DisplayName>,
     pub(crate) queued_rows: i64,
     pub(crate) queued_bytes: i64,
 }
@@ -152,7 +153,7 @@ impl Addressee {
             only_while_open: by_member.is_none() && !(found.proven_at.is_some() && is_lasting),
             recipient: by_member.or(by_session),
             takes_direct: found.capabilities.is_none_or(|words| allows(&words, Capability::Dm)),
-            sender_is_member: found.sender.is_some(),
+            sender_name: found.sender_name,
             queued_rows: found.queued_rows,
             queued_bytes: found.queued_bytes,
         }

@@ -31,7 +31,7 @@ pub struct Event {
     pub mesh_id: MeshId,
     /// What happened.
     pub event: &'static str,
-    /// Who did it, with the name shown.
+    /// Who did it, with the member's own name.
     pub actor: Option<(MemberId, DisplayName)>,
     /// An object of metadata.
     pub payload: Json,
@@ -42,12 +42,13 @@ pub(crate) type AuditRow =
     (MeshId, i64, &'static str, Option<MemberId>, Option<DisplayName>, String, String, String, String);
 
 impl Event {
-    /// A message was accepted. Group names and keys are metadata; what is in the message is not said.
-    pub(crate) fn sent(message: &NewMessage) -> Self {
+    /// A message was accepted. Group names and keys are metadata; what is in the message is not said. The name is the member's own:
+    /// that of its connection may be anybody's.
+    pub(crate) fn sent(message: &NewMessage, sender: &DisplayName) -> Self {
         Self {
             mesh_id: message.mesh_id.clone(),
             event: "message_sent",
-            actor: Some((message.sender_member_id.clone(), message.sender_name.clone())),
+            actor: Some((message.sender_member_id.clone(), sender.clone())),
             payload: serde_json::json!({"priority": message.priority, "targetSpec": message.target.to_string()}),
         }
     }

@@ -17,7 +17,8 @@ impl Store {
         event_type: Option<&str>,
     ) -> Result<AuditResult, StoreError> {
         const ENTRIES: Sql = sql!(
-            "select seq, event_type, coalesce(actor_display_name, actor_member_id, 'system'), payload, hash, created_at \
+            "select seq, event_type, coalesce(actor_display_name, actor_member_id, 'system'), payload, hash, created_at, \
+             actor_member_id \
              from audit_log where mesh_id = $1 and ($2 = '' or event_type = $2) order by seq desc limit $3 offset $4"
         );
         const TOTAL: Sql = sql!("select audit_seq from mesh_head where mesh_id = $1");
@@ -43,6 +44,7 @@ fn entry(row: &Row) -> sqlx::Result<AuditEntry> {
         id: row.int(0)?,
         event_type: row.text(1)?,
         actor: row.text(2)?,
+        actor_member_id: row.maybe_text(6)?.and_then(|id| id.parse().ok()),
         // What is no JSON any more was tampered with; it is shown all the same.
         payload: serde_json::from_str(&payload).unwrap_or(serde_json::Value::String(payload)),
         hash: row.text(4)?,

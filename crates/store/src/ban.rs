@@ -141,7 +141,7 @@ impl Store {
                 continue;
             }
             connection.execute(RESTORE, &[mesh_id.as_str().into(), restored.id.as_str().into()]).await?;
-            let payload = json!({"target": restored.display_name});
+            let payload = json!({"target": restored.display_name, "targetPubkey": restored.pubkey});
             let entry =
                 AuditEntry { mesh_id, event: "member_unbanned", actor: Some((by, display_name.as_ref())), payload };
             audit::record(&mut connection, &entry, now).await?;

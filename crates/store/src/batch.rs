@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use claudemesh_proto::{ConnectionId, MeshId, Timestamp};
+use claudemesh_proto::{ConnectionId, DisplayName, MeshId, Timestamp};
 
 use crate::audit::Event;
 use crate::backlog::Backlog;
@@ -281,8 +281,8 @@ impl Batch {
     }
 
     /// A message was accepted.
-    pub(crate) fn sent(&mut self, message: &NewMessage) {
-        self.record(Event::sent(message));
+    pub(crate) fn sent(&mut self, message: &NewMessage, sender: &DisplayName) {
+        self.record(Event::sent(message, sender));
     }
 
     pub(crate) fn connection(&mut self) -> Connection<'_> {

@@ -13,6 +13,8 @@ use crate::sql::{Connection, Sql, json as json_of, sql};
 
 /// Most keys that a member may have said something about.
 pub const MAX_GRANTS: usize = 1000;
+/// Of more keys that change at once the log says how many there are: it is kept for ever.
+const LOGGED_KEYS: usize = 16;
 
 /// What became of setting grants.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +61,8 @@ impl Store {
         }
         write(&mut connection, (mesh_id, member_id), &keys, &after).await?;
         let actor = Some((member_id, Some(&name)));
-        let entry = AuditEntry { mesh_id, event: "grants_changed", actor, payload: json!({"keys": keys}) };
+        let payload = json!({"count": keys.len(), "keys": keys.iter().take(LOGGED_KEYS).collect::<Vec<_>>()});
+        let entry = AuditEntry { mesh_id, event: "grants_changed", actor, payload };
         audit::record(&mut connection, &entry, now).await?;
         tx.commit().await?;
         Ok(GrantsSet::Done(Grants { grants: after }))

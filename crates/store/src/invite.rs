@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use crate::audit::{self, AuditEntry};
 use crate::error::StoreError;
 use crate::sql::{Connection, Sql, Value, sql};
-use crate::{Store, id};
+use crate::{Store, id, member};
 
 /// A signed token to register.
 #[derive(Debug, Clone)]
@@ -98,11 +98,12 @@ impl Store {
         if tx.connection().execute(INVITE, &values).await? == 0 {
             return Ok(None);
         }
+        let name = member::name(&mut tx.connection(), &invite.mesh_id, &invite.created_by).await?;
         let NewInvite { role, max_uses, expires_at, .. } = *invite;
         let entry = AuditEntry {
             mesh_id: &invite.mesh_id,
             event: "invite_created",
-            actor: Some((&invite.created_by, None)),
+            actor: Some((&invite.created_by, name.as_ref())),
             payload: json!({"inviteId": invite_id, "role": role, "maxUses": max_uses, "expiresAt": expires_at}),
         };
         audit::record(&mut tx.connection(), &entry, now).await?;
@@ -152,8 +153,9 @@ impl Store {
         }
         let [mesh, invite] = ids;
         if connection.execute(REVOKE, &[mesh, invite, now.as_millis().into()]).await? > 0 {
+            let name = member::name(&mut connection, mesh_id, by).await?;
             let payload = json!({"inviteId": invite_id});
-            let entry = AuditEntry { mesh_id, event: "invite_revoked", actor: Some((by, None)), payload };
+            let entry = AuditEntry { mesh_id, event: "invite_revoked", actor: Some((by, name.as_ref())), payload };
             audit::record(&mut connection, &entry, now).await?;
         }
         tx.commit().await?;

@@ -1,6 +1,6 @@
 //! What a batch has to know before it decides about messages and acknowledgements: one query, whatever is in it.
 
-use claudemesh_proto::{MemberId, MeshId, MessageId};
+use claudemesh_proto::{DisplayName, MemberId, MeshId, MessageId};
 use serde::Deserialize;
 
 use crate::sql::{Sql, columns};
@@ -41,8 +41,8 @@ pub(crate) struct Named {
     pub(crate) last_seen_at: Option<i64>,
     pub(crate) queued_rows: i64,
     pub(crate) queued_bytes: i64,
-    /// The sender, if it is a member.
-    pub(crate) sender: Option<MemberId>,
+    /// The sender's own name, if it is a member.
+    pub(crate) sender_name: Option<DisplayName>,
     /// What the recipient lets the sender do, when it said so.
     pub(crate) capabilities: Option<String>,
 }
@@ -108,7 +108,7 @@ pub(crate) const LOOK_UP: Sql = columns!(
     ),
     read(
         "cast(r.value ->> 0 as bigint), case when m.revoked_at is null then m.id end, o.id, s.proven_at, s.last_seen_at, \
-         coalesce(b.queued_rows, 0), coalesce(b.queued_bytes, 0), f.id, coalesce(g.capabilities, k.capabilities)",
+         coalesce(b.queued_rows, 0), coalesce(b.queued_bytes, 0), f.display_name, coalesce(g.capabilities, k.capabilities)",
         "$2",
         " left join member m on m.mesh_id = r.value ->> 1 and m.peer_pubkey = r.value ->> 2 \
           left join session s on s.mesh_id = r.value ->> 1 and s.session_pubkey = r.value ->> 2 \

@@ -3,7 +3,7 @@
 use claudemesh_proto::hello::SelfEditable;
 use claudemesh_proto::member::MessageMode;
 use claudemesh_proto::{DisplayName, GroupSet, MemberId, MemberRole, MeshId, PublicKey, Timestamp};
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use crate::Store;
 use crate::audit::{self, AuditEntry};
@@ -139,8 +139,9 @@ impl Store {
             let groups = in_force(&said, &after.default_groups);
             peer_state::put_in_force(&mut connection, &[(mesh_id, whom, groups)]).await?;
         }
-        let payload = json!({"memberId": whom, "fields": before.differences(&after)});
-        let entry = AuditEntry { mesh_id, event: "member_updated", actor: Some((by, None)), payload };
+        let name = name(&mut connection, mesh_id, by).await?;
+        let payload = told(&before, &after);
+        let entry = AuditEntry { mesh_id, event: "member_updated", actor: Some((by, name.as_ref())), payload };
         audit::record(&mut connection, &entry, now).await?;
         tx.commit().await?;
         Ok(MemberChanged::Done(Box::new((before, after))))
@@ -222,6 +223,29 @@ fn read(row: &Row) -> sqlx::Result<Member> {
         message_mode: row.text(7)?,
         last_seen_at: seen.map(Timestamp::from_millis),
     })
+}
+
+/// What the log says of a change: which fields are others, and of name and role, by which people know each other, from what to what.
+fn told(before: &Member, after: &Member) -> Json {
+    let mut payload = json!({"memberId": after.id, "fields": before.differences(after)});
+    if before.display_name != after.display_name {
+        payload["displayName"] = json!({"from": before.display_name, "to": after.display_name});
+    }
+    if before.role != after.role {
+        payload["role"] = json!({"from": before.role, "to": after.role});
+    }
+    payload
+}
+
+/// A member's own name, removed or not.
+pub(crate) async fn name(
+    connection: &mut Connection<'_>,
+    mesh_id: &MeshId,
+    member_id: &MemberId,
+) -> sqlx::Result<Option<DisplayName>> {
+    const NAME: Sql = sql!("select display_name from member where mesh_id || '' = $1 and id = $2");
+    let row = connection.row(NAME, &[mesh_id.as_str().into(), member_id.as_str().into()]).await?;
+    row.map(|row| row.parsed(0)).transpose()
 }
 
 async fn role(

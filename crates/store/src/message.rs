@@ -294,9 +294,7 @@ fn admit<'a>(
     random: [u8; 24],
 ) -> Result<Accepted<'a>, Appended> {
     let addressee = addressee.ok_or(Appended::NoRecipient)?;
-    if !addressee.sender_is_member {
-        return Err(Appended::SenderRevoked);
-    }
+    let sender = addressee.sender_name.as_ref().ok_or(Appended::SenderRevoked)?;
     let recipients = match listening {
         Some(listening) => join_queues(batch, message, listening)?,
         None => vec![join_queue(batch, message, addressee)?],
@@ -305,7 +303,7 @@ fn admit<'a>(
     for place in recipients.iter().filter(|place| !place.is_full) {
         batch.ring(&message.mesh_id, &place.recipient);
     }
-    batch.sent(message);
+    batch.sent(message, sender);
     let id = MessageId::new(seq.unsigned_abs(), random);
     Ok(Accepted { message, id, seq, recipients })
 }

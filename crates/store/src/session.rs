@@ -194,6 +194,8 @@ fn arrival(admission: &Admission, welcome: &Welcome) -> Event {
         SaidGroups::Own(groups) | SaidGroups::Also(groups) => groups,
         SaidGroups::Nothing => &welcome.groups,
     };
+    // Their names alone: a set has 32 at most, and roles are free text.
+    let groups: Vec<&str> = groups.as_slice().iter().map(|group| group.name.as_str()).collect();
     let pubkey = admission.member_pubkey;
     let payload = match admission.session.filter(|session| session.proven) {
         Some(session) => serde_json::json!({

@@ -101,6 +101,7 @@ fn words(denied: Denied) -> String {
 fn show(app: &App, live: &Live, before: &Member, after: &Member) {
     app.hub.change_member(&live.mesh_id, &after.id, |presence| {
         if presence.peer.display_name == before.display_name && before.display_name != after.display_name {
+        presence.member_name = after.display_name.clone();
             Arc::make_mut(&mut presence.peer).display_name = after.display_name.clone();
         }
         presence.show_default_groups(&after.default_groups);

@@ -14,7 +14,7 @@ pub(super) struct Departures(Arc<Mutex<Vec<Event>>>);
 
 impl Departures {
     pub(super) fn add(&self, presence: &Presence) {
-        self.note(&presence.mesh_id, &presence.member_id, &presence.peer.display_name);
+        self.note(&presence.mesh_id, &presence.member_id, &presence.member_name);
     }
 
     pub(super) fn note(&self, mesh: &MeshId, member: &MemberId, name: &DisplayName) {

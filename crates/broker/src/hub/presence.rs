@@ -20,6 +20,8 @@ pub(crate) struct Presence {
     pub(crate) id: PresenceId,
     pub(crate) mesh_id: MeshId,
     pub(crate) member_id: MemberId,
+    /// The member's own name; what the connection calls itself is in `peer`.
+    pub(crate) member_name: DisplayName,
     pub(crate) lease: LeaseKey,
     pub(crate) session: Option<SessionClaim>,
     /// Whether it may take mail for that key: it proved it, or nobody ever did.
@@ -112,6 +114,7 @@ impl Presence {
             mesh_id: admission.mesh_id.clone(),
             member_id: welcome.member_id.clone(),
             lease,
+            member_name: welcome.display_name.clone(),
             session,
             speaks_for_session: session.is_some_and(|session| session.proven || !welcome.session_was_proven),
             is_quiet: capabilities.iter().any(|word| word == QUIET),

@@ -13,6 +13,8 @@ use crate::greeting::shape;
 
 on_both!(
     admins_read_the_log_newest_first,
+    the_log_names_members_by_their_own_names,
+    what_one_request_logs_is_bounded,
     whatever_is_done_to_the_log_is_found,
     a_log_cut_off_together_with_its_head_is_found_by_its_checkpoints,
     a_log_written_anew_is_found_by_its_checkpoints,
@@ -82,7 +84,10 @@ async fn admins_read_the_log_newest_first(setup: Setup) {
     assert_eq!(made["entries"][0]["actor"], "Ann");
     assert_eq!(of_bans["entries"][0]["actor"], "Ann");
     let invited = query(&mut admin, json!({"eventType": "invite_created"})).await;
-    assert_eq!(invited["entries"][0]["actor"], json!(ann.id));
+    assert_eq!(
+        (&invited["entries"][0]["actor"], &invited["entries"][0]["actorMemberId"]),
+        (&json!("Ann"), &json!(ann.id))
+    );
     for fields in [json!({"eventType": "never"}), json!({"eventType": "\u{0}"}), json!({"offset": u32::MAX})] {
         assert_eq!(query(&mut admin, fields).await["entries"], json!([]));
     }
@@ -102,6 +107,63 @@ async fn admins_read_the_log_newest_first(setup: Setup) {
     let foreign = query(&mut mesh.connect(&eve.hello()).await, json!({"eventType": "mesh_created"})).await;
     assert_eq!(foreign["entries"][0]["payload"]["slug"], "other");
     assert_eq!(foreign["total"], 1);
+}
+
+/// Whatever a connection calls itself, the log says which member it is of.
+async fn the_log_names_members_by_their_own_names(setup: Setup) {
+    let mesh = setup.start().await;
+    let (_, ann, bob) = mesh.pair().await;
+    have_left(&mesh, 1).await;
+    let mut admin = mesh.connect(&ann.hello()).await;
+    let mut posing = mesh.connect(&merged(bob.hello(), json!({"displayName": "Ann"}))).await;
+    posing.deliver("*", "in another's name").await;
+    posing.close(1000).await;
+    let mut renamed = mesh.connect(&merged(bob.hello(), json!({"displayName": "Ann"}))).await;
+    let answer = admin.ask(json!({"type": "member_update", "memberId": bob.id, "displayName": "Robert"})).await;
+    assert_eq!(answer["type"], "member_updated", "{answer}");
+    renamed.deliver(&ann.key(), "under a new one").await;
+    renamed.close(1000).await;
+    have_left(&mesh, 3).await;
+    let of_bob = query(&mut admin, json!({})).await;
+    let of_bob = of_bob["entries"].as_array().unwrap().iter().filter(|entry| entry["actorMemberId"] == json!(bob.id));
+    let seen: Vec<_> =
+        of_bob.map(|entry| (entry["eventType"].as_str().unwrap(), entry["actor"].as_str().unwrap())).collect();
+    let expected = [
+        ("peer_left", "Robert"),
+        ("message_sent", "Robert"),
+        ("peer_joined", "Bob"),
+        ("peer_left", "Bob"),
+        ("message_sent", "Bob"),
+        ("peer_joined", "Bob"),
+    ];
+    assert_eq!(seen[..6], expected);
+    let updated = query(&mut admin, json!({"eventType": "member_updated"})).await["entries"][0].clone();
+    assert_eq!((&updated["actor"], &updated["actorMemberId"]), (&json!("Ann"), &json!(ann.id)));
+    let payload =
+        json!({"memberId": bob.id, "fields": ["displayName"], "displayName": {"from": "Bob", "to": "Robert"}});
+    assert_eq!(updated["payload"], payload);
+    admin.ask(json!({"type": "ban", "target": bob.key()})).await;
+    admin.ask(json!({"type": "unban", "target": bob.key()})).await;
+    let unbanned = query(&mut admin, json!({"eventType": "member_unbanned"})).await["entries"][0].clone();
+    assert_eq!(unbanned["payload"], json!({"target": "Robert", "targetPubkey": bob.key()}));
+}
+
+/// The log is kept for ever: no request writes much into it.
+async fn what_one_request_logs_is_bounded(setup: Setup) {
+    let mesh = setup.start().await;
+    let (_, ann, bob) = mesh.pair().await;
+    let mut admin = mesh.connect(&ann.hello()).await;
+    let grants: serde_json::Map<String, Value> =
+        (0..1000).map(|_| (claudemesh_testkit::stranger().to_string(), json!([]))).collect();
+    let answer = admin.ask(json!({"type": "grant_set", "grants": grants})).await;
+    assert_eq!(answer["type"], "grant_set_response");
+    let payload = query(&mut admin, json!({"eventType": "grants_changed"})).await["entries"][0]["payload"].clone();
+    assert_eq!((&payload["count"], payload["keys"].as_array().unwrap().len()), (&json!(1000), 16));
+    let groups: Vec<_> = (0..32).map(|n| json!({"name": format!("g{n}"), "role": "x".repeat(64)})).collect();
+    mesh.connect(&merged(bob.hello(), json!({"groups": groups}))).await;
+    let payload = query(&mut admin, json!({"eventType": "peer_joined"})).await["entries"][0]["payload"].clone();
+    let names: Vec<_> = (0..32).map(|n| format!("g{n}")).collect();
+    assert_eq!(payload["groups"], json!(names));
 }
 
 /// What the database holds of logs, put aside and put back.

@@ -44,7 +44,7 @@ async fn grants_are_merged_blocked_and_taken_back(ground: &Ground) {
     assert_eq!(grant(&town, &[(two, Some(vec![])), (fresh_key(), None)]).await, GrantsSet::Done(both));
     assert_eq!(grant(&town, &[(one, None)]).await, GrantsSet::Done(grants(&[(two, &[])])));
     let log = ground.rows("select payload from audit_log where event_type = 'grants_changed' order by seq").await;
-    assert_eq!(log, [one, two, one].map(|key| format!(r#"{{"keys":["{key}"]}}"#)));
+    assert_eq!(log, [one, two, one].map(|key| format!(r#"{{"count":1,"keys":["{key}"]}}"#)));
     store.close().await;
 }
 

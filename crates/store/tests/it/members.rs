@@ -9,7 +9,7 @@ use crate::groups::set;
 use crate::people::{Person, Town};
 
 on_both! {
-    what_is_changed_is_listed_and_logged_without_its_values,
+    what_is_changed_is_listed_and_of_its_values_name_and_role_are_logged,
     nothing_to_change_is_not_logged,
     only_whoever_may_changes_a_member,
     a_member_was_last_seen_when_it_came_or_went,
@@ -28,7 +28,7 @@ fn named(name: &str) -> MemberChange {
     MemberChange { display_name: Some(name.parse().unwrap()), ..MemberChange::default() }
 }
 
-async fn what_is_changed_is_listed_and_logged_without_its_values(ground: &Ground) {
+async fn what_is_changed_is_listed_and_of_its_values_name_and_role_are_logged(ground: &Ground) {
     let store = ground.open().await;
     let town = Town::found(&store).await;
     let all = MemberChange {
@@ -51,10 +51,13 @@ async fn what_is_changed_is_listed_and_logged_without_its_values(ground: &Ground
     let log = ground
         .rows("select actor_member_id, payload from audit_log where event_type = 'member_updated' order by seq")
         .await;
-    let entry =
-        |by: &Person, fields: &str| format!(r#"{} | {{"fields":[{fields}],"memberId":"{}"}}"#, by.id, town.bob.id);
+    let entry = |by: &Person, before: &str, fields: &str, after: &str| {
+        format!(r#"{} | {{{before}"fields":[{fields}],"memberId":"{}"{after}}}"#, by.id, town.bob.id)
+    };
+    let (name, role) =
+        (r#""displayName":{"from":"Newcomer","to":"Robert"},"#, r#","role":{"from":"member","to":"admin"}"#);
     let every = r#""displayName","roleTag","groups","messageMode","role""#;
-    assert_eq!(log, [entry(&town.ada, every), entry(&town.bob, r#""roleTag""#)]);
+    assert_eq!(log, [entry(&town.ada, name, every, role), entry(&town.bob, "", r#""roleTag""#, "")]);
     store.close().await;
 }
 
