@@ -283,15 +283,25 @@ fn choose(
     may_get_more
 }
 
-/// Finds which rows a connection still holds unacknowledged. A member who was removed holds none.
+/// Finds which rows a connection still holds unacknowledged. A member who was removed holds none. What a sender wrote that may no
+/// longer reach the member is not handed over again: it is freed, and held back like what nobody has claimed.
 async fn again(batch: &mut Batch, reclaims: &[&Reclaim], offset: usize) -> sqlx::Result<Vec<Chosen>> {
     const HELD: Sql = folded!(
-        "cast(r.value ->> 0 as bigint), d.id, d.message_seq, d.size_bytes, d.recipient, cast(r.value ->> 2 as bigint)",
-        " left join delivery d on d.id = cast(r.value ->> 1 as bigint) \
-          left join member k on k.id = d.member_id and k.mesh_id || '' = d.mesh_id \
-         where coalesce(d.state, '') = 'queued' and coalesce(d.claim_connection, '') = r.value ->> 3 and k.revoked_at is null"
+        concat!(
+            "cast(r.value ->> 0 as bigint), p.id, p.message_seq, p.size_bytes, p.recipient, cast(r.value ->> 2 as bigint), \
+             case when ",
+            wanted!(),
+            " then 1 else 0 end"
+        ),
+        " left join delivery p on p.id = cast(r.value ->> 1 as bigint) \
+          left join member o on o.id = p.member_id and o.mesh_id || '' = p.mesh_id \
+         where coalesce(p.state, '') = 'queued' and coalesce(p.claim_connection, '') = r.value ->> 3 and o.revoked_at is null"
     );
-    type Found = (usize, i64, i64, i64, String, i64);
+    const FREE: Sql = sql!(
+        "update delivery set claim_incarnation = null, claim_connection = null, claim_until = null from ",
+        rows " where delivery.id = cast(r.value ->> 0 as bigint) and delivery.claim_connection = r.value ->> 1"
+    );
+    type Found = (usize, i64, i64, i64, String, i64, u8);
     let now = batch.now;
     let rows: Vec<_> = reclaims
         .iter()
@@ -307,8 +317,21 @@ async fn again(batch: &mut Batch, reclaims: &[&Reclaim], offset: usize) -> sqlx:
         return Ok(Vec::new());
     }
     let found: Vec<Found> = batch.connection().folded(HELD, &[(&json(&rows)?).into()]).await?;
+    let (found, unwanted): (Vec<_>, Vec<_>) = found.into_iter().partition(|row| row.6 == 1);
+    if !unwanted.is_empty() {
+        let mut freed = Vec::new();
+        for (request, delivery, _, _, recipient, ..) in unwanted {
+            let Some(holder) = request.checked_sub(offset).and_then(|place| reclaims.get(place)) else { continue };
+            freed.push((delivery, &holder.connection));
+            // The grant may be given again at this moment, and whoever was rung for that not have seen the row.
+            if let Ok(recipient) = recipient.parse() {
+                batch.ring_again(&holder.mesh_id, &recipient);
+            }
+        }
+        batch.connection().later(FREE, &[(&json(&freed)?).into()]).await?;
+    }
     let mut named = HashSet::new();
-    let chosen = found.into_iter().filter_map(|(request, delivery, seq, size_bytes, recipient, until)| {
+    let chosen = found.into_iter().filter_map(|(request, delivery, seq, size_bytes, recipient, until, _)| {
         if !named.insert(delivery) {
             return None;
         }

@@ -1,5 +1,7 @@
 //! `grant_set` and `grant_list`.
 
+use std::time::Duration;
+
 use claudemesh_testkit::{Setup, TestMesh, Wire, merged, stranger};
 use serde_json::{Value, json};
 
@@ -8,6 +10,7 @@ on_both!(
     what_was_held_back_comes_once_it_may,
     a_block_holds_at_accept_and_at_claim_for_every_target_by_either_key,
     what_was_pushed_is_not_handed_to_the_next_connection_of_who_blocks_its_sender,
+    what_was_pushed_is_not_pushed_again_once_its_sender_is_blocked,
     a_member_s_entry_goes_before_its_session_s,
 );
 
@@ -129,6 +132,28 @@ async fn what_was_pushed_is_not_handed_to_the_next_connection_of_who_blocks_its_
     next.nothing_else().await;
     grant(&mut command, json!({ann.key(): ["dm"]})).await;
     assert_eq!(next.receive().await, "blocked");
+}
+
+/// A block counts also where a connection holds what it did not acknowledge; and it comes once it may, at once.
+async fn what_was_pushed_is_not_pushed_again_once_its_sender_is_blocked(setup: Setup) {
+    let mesh = setup.start().await;
+    let (of_ann, ann, bob) = mesh.pair().await;
+    let cid = mesh.join(&of_ann, &ann, "Cid").await;
+    let mut command = mesh.connect(&merged(bob.hello(), json!({"capabilities": ["quiet"]}))).await;
+    let (mut sender, mut other) = (mesh.connect(&ann.hello()).await, mesh.connect(&cid.hello()).await);
+    let mut wire = mesh.connect(&bob.hello()).await;
+    other.deliver(&bob.key(), "not blocked").await;
+    assert_eq!(wire.push().await.1, "not blocked");
+    mesh.clock.pass(Duration::from_secs(20));
+    sender.deliver(&bob.key(), "blocked").await;
+    assert_eq!(wire.push().await.1, "blocked");
+    grant(&mut command, json!({ann.key(): []})).await;
+    // The lease of the first is over, and with it goes the second, whose own is not.
+    mesh.clock.pass(Duration::from_secs(11));
+    assert_eq!(wire.receive().await, "not blocked");
+    wire.nothing_else().await;
+    grant(&mut command, json!({ann.key(): null})).await;
+    assert_eq!(wire.receive().await, "blocked");
 }
 
 /// websocket 8.1: the entry of the sender's member, else of its session, else what everybody may.
