@@ -64,12 +64,12 @@ pub enum Redeemed {
     Revoked,
     /// It is past its end.
     Expired,
-    /// The key was removed from the mesh.
-    MemberRevoked,
-    /// The key is a session's. Whoever could join with it would get that session's mail.
-    KeyInUse,
     /// It was redeemed as often as it may.
     Exhausted,
+    /// The key was removed from the mesh.
+    MemberRevoked,
+    /// The key is a session's, which proved it. Whoever could join with it would get that session's mail.
+    KeyInUse,
 }
 
 impl Store {
@@ -180,7 +180,9 @@ async fn redeem(
     now: Timestamp,
 ) -> Result<Redeemed, StoreError> {
     const MEMBER: Sql = sql!("select id, revoked_at from member where mesh_id = $1 and peer_pubkey = $2");
-    const SESSION: Sql = sql!("select member_id from session where mesh_id = $1 and session_pubkey = $2");
+    const SESSION: Sql = sql!("select proven_at from session where mesh_id = $1 and session_pubkey = $2");
+    const FORGET: Sql = sql!("delete from session where mesh_id = $1 and session_pubkey = $2");
+    const HAS_USES: Sql = sql!("select 1 from invite where mesh_id = $1 and id = $2 and used_count < max_uses");
     const USE: Sql = sql!(
         "update invite set used_count = used_count + 1 \
          where mesh_id = $1 and id = $2 and used_count < max_uses and revoked_at is null"
@@ -197,12 +199,25 @@ async fn redeem(
     audit::lock(connection, &mesh_id).await?;
     let pubkey = redemption.pubkey.to_string();
     let mesh: Value<'_> = mesh_id.as_str().into();
-    if let Some(member) = connection.row(MEMBER, &[mesh.clone(), (&pubkey).into()]).await? {
-        let revoked = member.maybe_int(1)?.is_some();
-        return Ok(if revoked { Redeemed::MemberRevoked } else { Redeemed::AlreadyMember(member.parsed(0)?) });
+    let member = connection.row(MEMBER, &[mesh.clone(), (&pubkey).into()]).await?;
+    let is_revoked = member.as_ref().map(|member| member.maybe_int(1)).transpose()?.flatten().is_some();
+    if let Some(member) = member.filter(|_| !is_revoked) {
+        // Also when the invite is used up: the answer to the join that used it may have been lost.
+        return Ok(Redeemed::AlreadyMember(member.parsed(0)?));
     }
-    if connection.row(SESSION, &[mesh.clone(), (&pubkey).into()]).await?.is_some() {
-        return Ok(Redeemed::KeyInUse);
+    // From here on, an invite that lets nobody in tells nothing about a key.
+    if connection.row(HAS_USES, &[mesh.clone(), invite_id.as_str().into()]).await?.is_none() {
+        return Ok(Redeemed::Exhausted);
+    }
+    if is_revoked {
+        return Ok(Redeemed::MemberRevoked);
+    }
+    if let Some(session) = connection.row(SESSION, &[mesh.clone(), (&pubkey).into()]).await? {
+        if session.maybe_int(0)?.is_some() {
+            return Ok(Redeemed::KeyInUse);
+        }
+        // Whoever named the key has not proven it: that keeps nobody out.
+        connection.execute(FORGET, &[mesh.clone(), (&pubkey).into()]).await?;
     }
     if connection.execute(USE, &[mesh.clone(), invite_id.as_str().into()]).await? == 0 {
         return Ok(Redeemed::Exhausted);

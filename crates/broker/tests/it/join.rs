@@ -8,7 +8,12 @@ use claudemesh_testkit::{Mesh, Request, Setup, TestMesh, Wire, eventually, invit
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-on_both!(each_check_comes_before_the_next, a_key_joins_once_and_uses_one_use, the_last_use_goes_to_one_of_many,);
+on_both!(
+    each_check_comes_before_the_next,
+    a_key_joins_once_and_uses_one_use,
+    a_key_that_somebody_only_claims_can_join,
+    the_last_use_goes_to_one_of_many,
+);
 
 fn key() -> String {
     Identity::generate().unwrap().public().to_string()
@@ -84,7 +89,11 @@ async fn each_check_comes_before_the_next(setup: Setup) {
     mesh.database.sql("update member set revoked_at = null").await;
     let answer = mesh.http(&Request::post("/join", &with(&payload))).await;
     assert_eq!(answer.json(), json!({"ok": true, "memberId": "m", "alreadyMember": true}));
+    // An invite that lets nobody in does not tell who was removed.
+    refused(&mesh, &with(&payload), "invite_exhausted").await;
+    mesh.database.sql("update invite set used_count = 0").await;
     mesh.database.sql("delete from member where id = 'm'").await;
+    mesh.database.sql("update invite set used_count = 1").await;
     refused(&mesh, &with(&payload), "invite_exhausted").await;
     mesh.database.sql("update invite set used_count = 0").await;
     let answer = mesh.http(&Request::post("/join", &with(&payload))).await;
@@ -113,6 +122,29 @@ async fn the_last_use_goes_to_one_of_many(setup: Setup) {
     let mesh = setup.start().await;
     let (one, ann) = mesh.mesh("one").await;
     let mut wire = mesh.connect(&ann.hello()).await;
+/// R2: that somebody else names a key, without proof, keeps nobody out.
+async fn a_key_that_somebody_only_claims_can_join(setup: Setup) {
+    let mesh = setup.start().await;
+    let (one, ann) = mesh.mesh("one").await;
+    let mut wire = mesh.connect(&ann.hello()).await;
+    let (payload, token) = one.token("member");
+    register(&mut wire, &token, 2).await;
+    let (newcomer, proven) = (key(), ann.session());
+    mesh.connect(&proven.hello()).await;
+    let squatter = mesh.connect(&merged(ann.hello(), json!({"sessionPubkey": newcomer}))).await;
+    let joined = mesh.redeem(&payload, &token, (&newcomer, "Bob")).await;
+    assert_eq!(joined.status, 200, "{joined:?}");
+    squatter.break_off();
+    let mut again = Wire::open(mesh.address).await;
+    again.say(&merged(ann.hello(), json!({"sessionPubkey": newcomer}))).await;
+    assert_eq!(again.next().await["code"], "bad_session_pubkey");
+    let answer = mesh.redeem(&payload, &token, (&proven.key(), "Eve")).await.json();
+    assert_eq!(answer["error"], "peer_pubkey is in use as a session key");
+    mesh.database.sql("update invite set used_count = max_uses").await;
+    let answer = mesh.redeem(&payload, &token, (&proven.key(), "Eve")).await.json();
+    assert_eq!(answer["error"], "invite_exhausted", "an invite that lets nobody in tells nothing of a session");
+}
+
     let (payload, token) = one.token("member");
     register(&mut wire, &token, 3).await;
     let keys: Vec<String> = (0..12).map(|_| key()).collect();

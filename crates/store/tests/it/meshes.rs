@@ -87,6 +87,7 @@ async fn every_way_to_be_turned_away(ground: &Ground) {
     assert_eq!(redeem(town.redemption(&invite, town.bob.key)).await, Redeemed::MemberRevoked);
     assert!(matches!(redeem(newcomer()).await, Redeemed::Joined(_)));
     assert_eq!(redeem(newcomer()).await, Redeemed::Exhausted);
+    assert_eq!(redeem(town.redemption(&invite, town.bob.key)).await, Redeemed::Exhausted, "it tells nothing of a key");
     ground.sql(&format!("update invite set expires_at = {}", ground.now().as_millis())).await;
     assert_eq!(redeem(newcomer()).await, Redeemed::Expired);
     store.revoke_invite(&town.mesh, &made.id, &town.ada.id).await.unwrap();
