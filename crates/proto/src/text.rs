@@ -20,6 +20,11 @@ pub struct DisplayName(Box<str>);
 #[error("must be 1-64 visible characters")]
 pub struct BadName;
 
+/// The name could be taken for an audience: nobody could write to who bears it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must not begin with @ or #, or be * or all")]
+pub struct Unaddressable;
+
 impl DisplayName {
     /// The text.
     pub fn as_str(&self) -> &str {
@@ -31,6 +36,15 @@ impl DisplayName {
     pub fn clipped(text: &str) -> Option<Self> {
         let clean: String = one_line(text).chars().take(MAX_NAME_CHARS).collect();
         clean.trim_end().parse().ok()
+    }
+
+    /// The name as one that somebody chooses to be known by.
+    ///
+    /// # Errors
+    /// [`Unaddressable`] when it begins with `@` or `#`, or is `*` or `all`: such words mean groups, topics and everybody.
+    pub fn chosen(self) -> Result<Self, Unaddressable> {
+        let is_an_audience = self.0.starts_with(['@', '#']) || *self.0 == *"*" || self.0.eq_ignore_ascii_case("all");
+        if is_an_audience { Err(Unaddressable) } else { Ok(self) }
     }
 }
 
@@ -72,14 +86,20 @@ pub fn many_lines(text: &str) -> String {
     text.chars().filter(|&c| c == '\n' || c == '\t' || !is_hidden(c)).collect()
 }
 
-/// Whether a character can break out of a line, reorder it, or hide in it; blank letters and fillers look like nothing.
+/// Whether a character can break out of a line, reorder it, or hide in it.
+///
+/// Besides control characters these are, of Unicode 16.0, all with the property `Default_Ignorable_Code_Point`
+/// (`DerivedCoreProperties.txt`) or of the categories Cf, Zl and Zp (`DerivedGeneralCategory.txt`), and two that have neither
+/// and look like nothing: the blank Braille pattern and the musical null notehead.
 pub fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c,
-            '\u{00AD}' | '\u{034F}' | '\u{061C}' | '\u{115F}' | '\u{1160}' | '\u{17B4}' | '\u{17B5}' | '\u{180E}'
-            | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}'
-            | '\u{2800}' | '\u{3164}' | '\u{FE00}'..='\u{FE0F}' | '\u{FEFF}' | '\u{FFA0}' | '\u{FFF9}'..='\u{FFFB}'
-            | '\u{E0000}'..='\u{E0FFF}')
+            '\u{00AD}' | '\u{034F}' | '\u{0600}'..='\u{0605}' | '\u{061C}' | '\u{06DD}' | '\u{070F}'
+            | '\u{0890}'..='\u{0891}' | '\u{08E2}' | '\u{115F}'..='\u{1160}' | '\u{17B4}'..='\u{17B5}'
+            | '\u{180B}'..='\u{180F}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}'
+            | '\u{2800}' | '\u{3164}' | '\u{FE00}'..='\u{FE0F}' | '\u{FEFF}' | '\u{FFA0}' | '\u{FFF0}'..='\u{FFFB}'
+            | '\u{110BD}' | '\u{110CD}' | '\u{13430}'..='\u{1343F}' | '\u{1BCA0}'..='\u{1BCA3}' | '\u{1D159}'
+            | '\u{1D173}'..='\u{1D17A}' | '\u{E0000}'..='\u{E0FFF}')
 }
 
 /// A JSON object that is carried as it was written, byte for byte: `ext` of a message.
@@ -126,6 +146,26 @@ mod tests {
         for c in ['\u{34F}', '\u{115F}', '\u{1160}', '\u{17B4}', '\u{17B5}', '\u{2800}', '\u{3164}', '\u{FFA0}'] {
             assert_eq!(c.to_string().parse::<DisplayName>(), Err(BadName), "{c:?}");
             assert_eq!(many_lines(&format!("a{c}b")), "ab", "{c:?}");
+        }
+    }
+
+    #[test]
+    fn whatever_is_ignored_by_default_or_formats_is_hidden() {
+        let ends = "180B 180F 0600 06DD 070F 08E2 FFF0 FFF8 FFFB 110CD 13430 1343F 1BCA0 1BCA3 1D159 1D173 1D17A E0FFF";
+        for c in ends.split(' ').map(|code| char::from_u32(u32::from_str_radix(code, 16).unwrap()).unwrap()) {
+            assert_eq!(c.to_string().parse::<DisplayName>(), Err(BadName), "{c:?}");
+        }
+        let shown = "A\u{05FF}\u{1809}\u{1D158}\u{1D172}\u{1342F}\u{1F600}";
+        assert_eq!(one_line(shown), shown);
+    }
+
+    #[test]
+    fn what_means_an_audience_is_no_name_to_choose() {
+        for text in ["@dev", "#topic", "*", "all", "ALL", " \u{200B}@x"] {
+            assert_eq!(text.parse::<DisplayName>().unwrap().chosen(), Err(Unaddressable), "{text}");
+        }
+        for text in ["a@b", "C#", "**", "Allan", "all of us"] {
+            assert!(text.parse::<DisplayName>().unwrap().chosen().is_ok(), "{text}");
         }
     }
 

@@ -86,6 +86,8 @@ pub(crate) async fn join(app: &App, join: Join) -> Result<Joined, NotJoined> {
     x25519_public(&pubkey).map_err(|_| refused("peer_pubkey is not a usable ed25519 public key"))?;
     let name = DisplayName::clipped(&name);
     let display_name = name.ok_or_else(|| refused("display_name must be 1-64 visible characters"))?;
+    let unaddressable = |_| refused("display_name must not begin with @ or #, or be * or all");
+    let display_name = display_name.chosen().map_err(unaddressable)?;
     let payload: InvitePayload = serde_json::from_value(payload).map_err(|_| refused("invite_bad_signature"))?;
     let owner = check_signature(&payload).map_err(|()| refused("invite_bad_signature"))?;
     let mesh_id: MeshId = payload.mesh_id.parse().map_err(|_| refused("mesh_not_found"))?;

@@ -7,7 +7,7 @@ use claudemesh_proto::event::{SystemEvent, uuid};
 use claudemesh_proto::limits::MAX_NAME_CHARS;
 use claudemesh_proto::member::{self as wire, MemberListResponse, MemberUpdate, MemberUpdated};
 use claudemesh_proto::text::one_line;
-use claudemesh_proto::{BrokerFrame, ErrorCode, GroupSet, MemberId, MemberRole};
+use claudemesh_proto::{BrokerFrame, DisplayName, ErrorCode, GroupSet, MemberId, MemberRole};
 use claudemesh_store::{Denied, Member, MemberChange, MemberChanged};
 use serde_json::{Map, Value, json};
 
@@ -79,8 +79,9 @@ fn parse(request: MemberUpdate) -> Result<MemberChange, Fault> {
         if tag.chars().count() <= MAX_NAME_CHARS { Ok(tag) } else { Err("must be 64 characters at most") }
     });
     let groups = request.groups.map(GroupSet::read).transpose();
+    let name: Option<DisplayName> = field("displayName", request.display_name.map(|name| name.parse()))?;
     Ok(MemberChange {
-        display_name: field("displayName", request.display_name.map(|name| name.parse()))?,
+        display_name: field("displayName", name.map(DisplayName::chosen))?,
         role_tag: field("roleTag", tag)?,
         default_groups: groups.map_err(|bad_field| Fault::invalid(bad_field.to_string()))?,
         message_mode: field("messageMode", request.message_mode.map(|mode| mode.parse()))?,
@@ -100,8 +101,8 @@ fn words(denied: Denied) -> String {
 /// The member's presences follow, but for what they said of themselves.
 fn show(app: &App, live: &Live, before: &Member, after: &Member) {
     app.hub.change_member(&live.mesh_id, &after.id, |presence| {
-        if presence.peer.display_name == before.display_name && before.display_name != after.display_name {
         presence.member_name = after.display_name.clone();
+        if presence.peer.display_name == before.display_name && before.display_name != after.display_name {
             Arc::make_mut(&mut presence.peer).display_name = after.display_name.clone();
         }
         presence.show_default_groups(&after.default_groups);

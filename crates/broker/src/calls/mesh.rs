@@ -47,6 +47,7 @@ fn check(request: &MeshCreate, now: Timestamp) -> Result<NewMesh, MeshCreateErro
     let owner_pubkey = usable_key(&request.owner_pubkey)?;
     let member_pubkey = usable_key(&request.member.pubkey)?;
     let display_name: DisplayName = request.member.display_name.parse().map_err(|_| MeshCreateError::Malformed)?;
+    let display_name = display_name.chosen().map_err(|_| MeshCreateError::Malformed)?;
     let signature = Signature::parse_any_case(&request.signature).map_err(|_| MeshCreateError::Malformed)?;
     let member_signature =
         Signature::parse_any_case(&request.member_signature).map_err(|_| MeshCreateError::Malformed)?;

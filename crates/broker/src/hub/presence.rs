@@ -84,6 +84,7 @@ impl Presence {
         let lease = LeaseKey::of(&id, admission, (&place, peer_role));
         let capabilities = place.capabilities.unwrap_or_default();
         let named = place.display_name.as_deref().and_then(DisplayName::clipped);
+        let named = named.and_then(|name| name.chosen().ok());
         let (groups, groups_from) = groups(&admission.groups, welcome, peer_role);
         // A session is a new thing each time.
         let remembered = welcome.remembered.as_ref().filter(|_| peer_role == PeerRole::ControlPlane);
@@ -113,8 +114,8 @@ impl Presence {
             id,
             mesh_id: admission.mesh_id.clone(),
             member_id: welcome.member_id.clone(),
-            lease,
             member_name: welcome.display_name.clone(),
+            lease,
             session,
             speaks_for_session: session.is_some_and(|session| session.proven || !welcome.session_was_proven),
             is_quiet: capabilities.iter().any(|word| word == QUIET),

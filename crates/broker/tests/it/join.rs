@@ -47,6 +47,10 @@ async fn each_check_comes_before_the_next(setup: Setup) {
     refused(&mesh, &weak, "peer_pubkey is not a usable ed25519 public key").await;
     let body = merged(weak, json!({"peer_pubkey": key()}));
     refused(&mesh, &body, "display_name must be 1-64 visible characters").await;
+    for name in ["@dev", "#topic", "*", "All"] {
+        let words = "display_name must not begin with @ or #, or be * or all";
+        refused(&mesh, &merged(body.clone(), json!({"display_name": name})), words).await;
+    }
     let body = merged(body, json!({"display_name": "Bob"}));
     let with = |payload: &Value| merged(body.clone(), json!({"invite_payload": payload}));
     for wrong in [
@@ -85,15 +89,15 @@ async fn each_check_comes_before_the_next(setup: Setup) {
     mesh.database.sql("update invite set revoked_at = null").await;
     refused(&mesh, &with(&payload), "invite_expired").await;
     mesh.database.sql("update invite set expires_at = 4000000000000").await;
-    refused(&mesh, &with(&payload), "member_revoked").await;
-    mesh.database.sql("update member set revoked_at = null").await;
-    let answer = mesh.http(&Request::post("/join", &with(&payload))).await;
-    assert_eq!(answer.json(), json!({"ok": true, "memberId": "m", "alreadyMember": true}));
     // An invite that lets nobody in does not tell who was removed.
     refused(&mesh, &with(&payload), "invite_exhausted").await;
     mesh.database.sql("update invite set used_count = 0").await;
-    mesh.database.sql("delete from member where id = 'm'").await;
+    refused(&mesh, &with(&payload), "member_revoked").await;
     mesh.database.sql("update invite set used_count = 1").await;
+    mesh.database.sql("update member set revoked_at = null").await;
+    let answer = mesh.http(&Request::post("/join", &with(&payload))).await;
+    assert_eq!(answer.json(), json!({"ok": true, "memberId": "m", "alreadyMember": true}));
+    mesh.database.sql("delete from member where id = 'm'").await;
     refused(&mesh, &with(&payload), "invite_exhausted").await;
     mesh.database.sql("update invite set used_count = 0").await;
     let answer = mesh.http(&Request::post("/join", &with(&payload))).await;
@@ -118,10 +122,6 @@ async fn a_key_joins_once_and_uses_one_use(setup: Setup) {
     assert_eq!(wire.ask(json!({"type": "invite_list"})).await["invites"][0]["usedCount"], 1);
 }
 
-async fn the_last_use_goes_to_one_of_many(setup: Setup) {
-    let mesh = setup.start().await;
-    let (one, ann) = mesh.mesh("one").await;
-    let mut wire = mesh.connect(&ann.hello()).await;
 /// R2: that somebody else names a key, without proof, keeps nobody out.
 async fn a_key_that_somebody_only_claims_can_join(setup: Setup) {
     let mesh = setup.start().await;
@@ -145,6 +145,10 @@ async fn a_key_that_somebody_only_claims_can_join(setup: Setup) {
     assert_eq!(answer["error"], "invite_exhausted", "an invite that lets nobody in tells nothing of a session");
 }
 
+async fn the_last_use_goes_to_one_of_many(setup: Setup) {
+    let mesh = setup.start().await;
+    let (one, ann) = mesh.mesh("one").await;
+    let mut wire = mesh.connect(&ann.hello()).await;
     let (payload, token) = one.token("member");
     register(&mut wire, &token, 3).await;
     let keys: Vec<String> = (0..12).map(|_| key()).collect();

@@ -139,6 +139,8 @@ async fn what_cannot_be_updated_is_named() {
     for (fields, words) in [
         (json!({}), "no fields to update"),
         (json!({"displayName": "\u{200B}"}), "displayName must be 1-64 visible characters"),
+        (json!({"displayName": "ALL"}), "displayName must not begin with @ or #, or be * or all"),
+        (json!({"displayName": "@ann"}), "displayName must not begin with @ or #, or be * or all"),
         (json!({"displayName": "x".repeat(65)}), "displayName must be 1-64 visible characters"),
         (json!({"roleTag": "x".repeat(65)}), "roleTag must be 64 characters at most"),
         (
