@@ -1,6 +1,7 @@
 //! Joining and leaving groups. They are the member's: whichever of its connections asks, they are kept for all that come later.
 
-use claudemesh_proto::group::{BadGroupName, JoinGroup, LeaveGroup, TooManyGroups};
+use claudemesh_proto::group::{BadGroupName, JoinGroup, LeaveGroup};
+use claudemesh_proto::limits::MAX_GROUPS;
 use claudemesh_proto::{ErrorCode, GroupName};
 use claudemesh_store::Regrouped;
 
@@ -12,6 +13,9 @@ use crate::hub::Presence;
 /// Puts the caller's member into a group, or changes its role there.
 pub(crate) async fn join(app: &App, live: &Live, request: JoinGroup) -> Result<(), Fault> {
     let name = parse(&request.name)?;
+    if name.key() == "all" {
+        return Err(Fault::invalid("name must not be all: @all means everybody"));
+    }
     let role = request.role.as_deref();
     let joined = app.store.join_group((&live.mesh_id, &live.member_id), &name, role).await?;
     show(app, live, &joined, |presence| {
@@ -40,7 +44,7 @@ fn show(app: &App, live: &Live, regrouped: &Regrouped, change: impl FnMut(&mut P
             app.hub.change(&live.mesh_id, live.seat.presence_id(), change);
             Ok(())
         }
-        Regrouped::TooMany => Err(Fault::invalid(format!("name {TooManyGroups}"))),
+        Regrouped::TooMany => Err(Fault::invalid(format!("you are in {MAX_GROUPS} groups; leave one first"))),
         Regrouped::NoMember => Err(Fault::new(ErrorCode::Forbidden, "you are no member of this mesh any more")),
     }
 }

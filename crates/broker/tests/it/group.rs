@@ -156,8 +156,11 @@ async fn what_is_no_group_is_refused_and_nothing_changes() {
     let error = wire.ask(join("one-more")).await;
     assert_eq!(
         (&error["code"], &error["message"]),
-        (&json!("invalid_argument"), &json!("name must be 32 groups at most"))
+        (&json!("invalid_argument"), &json!("you are in 32 groups; leave one first"))
     );
+    let error = wire.ask(join("All")).await;
+    let words = "name must not be all: @all means everybody";
+    assert_eq!((&error["code"], &error["message"]), (&json!("invalid_argument"), &json!(words)));
     say(&mut wire, json!({"type": "join_group", "name": "G7", "role": " Cook\n\u{202E}"})).await;
     let groups = shown(&mut wire, &hello).await;
     assert_eq!((groups.as_array().unwrap().len(), &groups[7]), (32, &json!({"name": "G7", "role": "Cook"})));
