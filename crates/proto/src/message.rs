@@ -311,6 +311,7 @@ pub struct MessageStatusResult {
 
 /// Where a message stands with one recipient.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Delivery {
     /// The recipient's name.
     pub name: String,
@@ -320,6 +321,9 @@ pub struct Delivery {
     pub status: RecipientStatus,
     /// The exact state.
     pub state: DeliveryState,
+    /// When this recipient acknowledged it, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivered_at: Option<Timestamp>,
 }
 
 /// The three words of the existing protocol.

@@ -164,5 +164,6 @@ fn delivery(app: &App, live: &Live, step: &Step, urgency: Priority) -> Delivery 
         && urgency != Priority::Now
         && app.hub.is_busy(&live.mesh_id, &step.recipient);
     let state = if waits_for_rest { DeliveryState::Held } else { step.state };
-    Delivery { name: step.display_name.to_string(), pubkey, status, state }
+    let delivered_at = step.ended_at.filter(|_| step.state == DeliveryState::Delivered);
+    Delivery { name: step.display_name.to_string(), pubkey, status, state, delivered_at }
 }

@@ -8,6 +8,7 @@ use crate::greeting::shape;
 on_both!(
     the_sender_the_recipient_and_admins_see_the_path_and_nobody_else,
     the_state_follows_the_message,
+    each_recipient_has_its_own_time,
     a_prefix_of_eight_names_one_message,
     what_waits_for_a_busy_recipient_is_held,
 );
@@ -50,6 +51,31 @@ async fn the_sender_the_recipient_and_admins_see_the_path_and_nobody_else(setup:
     assert_eq!(not_found(ask(&mut admin, &id).await), expected);
 }
 
+async fn each_recipient_has_its_own_time(setup: Setup) {
+    let mesh = setup.start().await;
+    let (mesh_of_ann, ann, bob) = mesh.pair().await;
+    let cid = mesh.join(&mesh_of_ann, &ann, "Cid").await;
+    let mut sender = mesh.connect(&ann.hello()).await;
+    let id = sender.deliver("*", "x").await;
+    let mut seen = Vec::new();
+    for member in [&bob, &cid] {
+        mesh.clock.pass(std::time::Duration::from_secs(5));
+        let mut wire = mesh.connect(&member.hello()).await;
+        wire.receive().await;
+        wire.deliver(&ann.key(), "after the ack").await;
+        seen.push(ask(&mut sender, &id).await);
+    }
+    let time = |status: &Value, name: &str| {
+        let recipients = status["recipients"].as_array().unwrap();
+        recipients.iter().find(|one| one["name"] == name).unwrap()["deliveredAt"].clone()
+    };
+    let (first, last) = (&seen[0], &seen[1]);
+    assert_eq!((&first["deliveredAt"], time(first, "Cid")), (&Value::Null, Value::Null));
+    assert!(time(first, "Bob").as_str().unwrap().ends_with('Z'));
+    assert_eq!(time(last, "Bob"), time(first, "Bob"));
+    assert_eq!(time(last, "Cid"), last["deliveredAt"]);
+}
+
 async fn the_state_follows_the_message(setup: Setup) {
     let mesh = setup.start().await;
     let (_, ann, bob) = mesh.pair().await;
@@ -74,6 +100,7 @@ async fn the_state_follows_the_message(setup: Setup) {
     let status = ask(&mut sender, &id).await;
     assert_eq!(seen(&status), is("delivered", "delivered", true));
     assert!(status["deliveredAt"].as_str().unwrap().ends_with('Z'));
+    assert_eq!(status["recipients"][0]["deliveredAt"], status["deliveredAt"]);
     mesh.database.sql("update delivery set state = 'expired'").await;
     assert_eq!(seen(&ask(&mut sender, &id).await).0, "expired");
 }

@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     fn recipient(name: &str, state: DeliveryState, status: RecipientStatus) -> Delivery {
-        Delivery { name: name.into(), pubkey: PublicKey::from_bytes([1; 32]), status, state }
+        Delivery { name: name.into(), pubkey: PublicKey::from_bytes([1; 32]), status, state, delivered_at: None }
     }
 
     #[test]
