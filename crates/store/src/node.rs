@@ -16,6 +16,9 @@ pub(crate) async fn begin(db: &Db, name: &str) -> sqlx::Result<i64> {
         sqlite: "update node set heartbeat_at = 0 where heartbeat_at <> 0 and name <> $1 or name = $1",
         postgres: "update node set heartbeat_at = 0 where heartbeat_at <> 0 and name = $1",
     );
+    // A claim that names no row is void like one whose row says 0. What is 0 now was left by the start before the last: a broker with
+    // the same name that lives all the same has said so since.
+    const FORGET: Sql = sql!("delete from node where heartbeat_at = 0");
     const BEGIN: Sql = sql!(
         sqlite: "insert into node (name, started_at, heartbeat_at) \
                  values ($1, unixepoch() * 1000, 9223372036854775807) returning incarnation",
@@ -24,6 +27,7 @@ pub(crate) async fn begin(db: &Db, name: &str) -> sqlx::Result<i64> {
                    returning incarnation",
     );
     let mut tx: Tx = db.write().await?;
+    tx.connection().execute(FORGET, &[]).await?;
     tx.connection().execute(OVER, &[name.into()]).await?;
     let row = tx.connection().row(BEGIN, &[name.into()]).await?.ok_or(sqlx::Error::RowNotFound)?;
     let incarnation = row.int(0)?;

@@ -10,6 +10,7 @@ use crate::people::{Town, fresh_connection};
 
 on_both! {
     a_restart_frees_what_was_claimed_before_it,
+    starts_that_are_over_are_forgotten_and_what_they_claimed_is_free,
     a_dropped_store_leaves_nothing_behind,
 }
 
@@ -24,6 +25,21 @@ async fn a_restart_frees_what_was_claimed_before_it(ground: &Ground) {
     let path = store.message_path(&town.mesh, id.as_str()).await.unwrap().unwrap();
     assert_eq!(path.steps[0].state, DeliveryState::Queued);
     assert_eq!(town.bob_gets(&fresh_connection()).await, ["one"]);
+    store.close().await;
+}
+
+async fn starts_that_are_over_are_forgotten_and_what_they_claimed_is_free(ground: &Ground) {
+    let store = ground.open().await;
+    let town = Town::found(&store).await;
+    town.tell_bob("one").await;
+    assert_eq!(town.bob_gets(&fresh_connection()).await, ["one"]);
+    store.close().await;
+    for _ in 0..4 {
+        ground.open().await.close().await;
+    }
+    assert_eq!(ground.number("select count(*) from node").await, 2, "the last one, and the one before");
+    let store = ground.open().await;
+    assert_eq!(town.through(&store).bob_gets(&fresh_connection()).await, ["one"]);
     store.close().await;
 }
 
