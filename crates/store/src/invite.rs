@@ -182,7 +182,7 @@ async fn redeem(
     const MEMBER: Sql = sql!("select id, revoked_at from member where mesh_id = $1 and peer_pubkey = $2");
     const SESSION: Sql = sql!("select proven_at from session where mesh_id = $1 and session_pubkey = $2");
     const FORGET: Sql = sql!("delete from session where mesh_id = $1 and session_pubkey = $2");
-    const HAS_USES: Sql = sql!("select 1 from invite where mesh_id = $1 and id = $2 and used_count < max_uses");
+    const HAS_USES: Sql = sql!("select id from invite where mesh_id = $1 and id = $2 and used_count < max_uses");
     const USE: Sql = sql!(
         "update invite set used_count = used_count + 1 \
          where mesh_id = $1 and id = $2 and used_count < max_uses and revoked_at is null"
