@@ -118,6 +118,7 @@ async fn the_log_names_members_by_their_own_names(setup: Setup) {
     let mut posing = mesh.connect(&merged(bob.hello(), json!({"displayName": "Ann"}))).await;
     posing.deliver("*", "in another's name").await;
     posing.close(1000).await;
+    have_left(&mesh, 2).await;
     let mut renamed = mesh.connect(&merged(bob.hello(), json!({"displayName": "Ann"}))).await;
     let answer = admin.ask(json!({"type": "member_update", "memberId": bob.id, "displayName": "Robert"})).await;
     assert_eq!(answer["type"], "member_updated", "{answer}");
