@@ -70,6 +70,8 @@ async fn a_name_in_the_handshake_goes_before_the_members_and_is_cleaned() {
         (json!("  Dr. \u{202E}Ann\u{200B}\n"), "Dr. Ann"),
         (json!(""), "Ann"),
         (json!("\u{200B}"), "Ann"),
+        (json!("all"), "Ann"),
+        (json!("@\u{200B}crew"), "Ann"),
         (json!("ü".repeat(64)), "ü".repeat(64).as_str()),
     ] {
         let wire = mesh.connect(&merged(ann.hello(), json!({"displayName": name}))).await;
