@@ -10,8 +10,8 @@ use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::Clock;
+use crate::claim::Withdraw;
 use crate::crash::crash_point;
-use crate::delivery::Withdraw;
 use crate::error::{Failure, StoreError};
 use crate::journal::Meters;
 use crate::request::{Entry, Outcome, Request};

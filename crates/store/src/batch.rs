@@ -11,9 +11,9 @@ use claudemesh_proto::{ConnectionId, DisplayName, MeshId, Timestamp};
 
 use crate::audit::Event;
 use crate::backlog::Backlog;
+use crate::claim::{self, Claim};
 use crate::crash::crash_point;
 use crate::db::{Db, Tx};
-use crate::delivery::{self, Claim};
 use crate::error::Failure;
 use crate::hand_over::{Offer, Offers};
 use crate::look_up::{LOOK_UP, LookedUp};
@@ -271,7 +271,7 @@ impl Batch {
     async fn hand_over(&mut self, sorted: &Sorted<'_>) -> sqlx::Result<Vec<(usize, Outcome)>> {
         let (places, claims) = split(&sorted.claims);
         let (again_places, reclaims) = split(&sorted.reclaims);
-        let outcomes = delivery::claim(self, &claims, &reclaims).await?;
+        let outcomes = claim::claim(self, &claims, &reclaims).await?;
         Ok(places.into_iter().chain(again_places).zip(outcomes).collect())
     }
 

@@ -7,14 +7,15 @@
 //! - for a claim that waits, because it found nothing and is woken by whatever comes free, and for a new one after a look;
 //! - for one claim per recipient, and not when this batch frees older rows for it.
 //!
-//! Everything else goes through [`delivery::claim`](crate::delivery::claim), after the write.
+//! Everything else goes through [`claim`](crate::claim::claim), after the write.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use claudemesh_proto::{ConnectionId, MeshId, Priority, Timestamp};
 
-use crate::delivery::{Claim, Claimed, DeliveryId, Letter};
+use crate::claim::Claim;
+use crate::delivery::{Claimed, DeliveryId, Letter};
 use crate::recipient::Recipient;
 use crate::standing::{Rings, Standing};
 

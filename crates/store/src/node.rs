@@ -7,6 +7,8 @@ use crate::sql::{Sql, sql};
 
 /// How often a node on PostgreSQL says that it lives; five in a row may be missed.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(2);
+/// A silent broker's claims are void after this long.
+pub(crate) const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Voids the claims of this node's earlier starts and begins a new one; its number.
 ///

@@ -5,7 +5,8 @@ use tokio::sync::oneshot;
 use claudemesh_proto::MeshId;
 
 use crate::audit::Event;
-use crate::delivery::{Claim, Claimed, Reclaim, Withdraw};
+use crate::claim::{Claim, Reclaim, Withdraw};
+use crate::delivery::Claimed;
 use crate::error::StoreError;
 use crate::message::{Appended, NewMessage};
 use crate::peer_state::Remember;

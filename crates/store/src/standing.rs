@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use claudemesh_proto::{ConnectionId, MeshId};
 
-use crate::delivery::Claim;
+use crate::claim::Claim;
 use crate::recipient::Recipient;
 use crate::request::{Entry, Outcome, Request};
 

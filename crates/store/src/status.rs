@@ -3,8 +3,8 @@
 use claudemesh_proto::{DeliveryState, DisplayName, MemberId, MeshId, MessageId, Priority, PublicKey, Timestamp};
 
 use crate::Store;
-use crate::delivery::HEARTBEAT_TIMEOUT;
 use crate::error::StoreError;
+use crate::node::HEARTBEAT_TIMEOUT;
 use crate::recipient::Recipient;
 use crate::sql::{Sql, sql};
 

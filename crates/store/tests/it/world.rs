@@ -1,6 +1,6 @@
 //! A world as small as can be, for T2: rows for one recipient, two brokers on one database, and connections that come and go. What
 //! happens is one of a few steps, in any order; the rules are those of `delivery.md` section 1, as the statements of
-//! `store/src/delivery.rs`, `settle.rs` and `node.rs` have them.
+//! `store/src/claim.rs`, `settle.rs` and `node.rs` have them.
 //!
 //! Time goes in ticks: a lease lasts two, each renewal one more, and a broker that has not beaten for two is silent.
 
