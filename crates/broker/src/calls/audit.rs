@@ -1,11 +1,11 @@
 //! Reading and verifying the audit log, for admins.
 
-use claudemesh_proto::audit::{AuditQuery, AuditVerifyResult, Checkpoint};
+use claudemesh_proto::audit::{AuditQuery, AuditResult, AuditVerifyResult, Checkpoint};
 use claudemesh_proto::{BrokerFrame, ErrorCode};
 use claudemesh_store::{AuditHead, Broken, Mark, Verified};
 
 use crate::app::App;
-use crate::calls::{Live, ban};
+use crate::calls::{Live, ban, weight};
 use crate::fault::{Fault, UNAVAILABLE};
 use crate::jobs::checkpoints;
 
@@ -13,7 +13,7 @@ const DEFAULT_LIMIT: u32 = 50;
 const MAX_LIMIT: u32 = 500;
 const READ: &str = "read the audit log";
 
-/// Entries, newest first.
+/// Entries, newest first: fewer than were asked for where they are long.
 pub(crate) async fn query(app: &App, live: &Live, request: AuditQuery) -> Result<BrokerFrame, Fault> {
     ban::authorise(app, live, READ).await.map_err(|fault| failed_as(ErrorCode::AuditQueryError, fault))?;
     let limit = request.limit.unwrap_or(DEFAULT_LIMIT);
@@ -22,7 +22,8 @@ pub(crate) async fn query(app: &App, live: &Live, request: AuditQuery) -> Result
     }
     let page = (limit, request.offset.unwrap_or(0));
     let found = app.store.audit_entries(&live.mesh_id, page, request.event_type.as_deref()).await;
-    Ok(BrokerFrame::AuditResult(found.map_err(|error| failed_as(ErrorCode::AuditQueryError, error.into()))?))
+    let found = found.map_err(|error| failed_as(ErrorCode::AuditQueryError, error.into()))?;
+    Ok(BrokerFrame::AuditResult(AuditResult { entries: weight::entries(found.entries), ..found }))
 }
 
 /// Hashes the whole log again and compares it with what is known of it. A long log takes seconds, during which

@@ -12,14 +12,14 @@ use claudemesh_store::{Denied, Member, MemberChange, MemberChanged};
 use serde_json::{Map, Value, json};
 
 use crate::app::App;
-use crate::calls::Live;
+use crate::calls::{Live, weight};
 use crate::fault::Fault;
 
 /// Everybody in the caller's mesh but the banned.
 pub(crate) async fn list(app: &App, live: &Live) -> Result<BrokerFrame, Fault> {
     let members = app.store.members(&live.mesh_id).await?;
     let members = members.into_iter().map(|member| shown(app, live, member)).collect();
-    Ok(BrokerFrame::MemberListResponse(MemberListResponse { members }))
+    Ok(BrokerFrame::MemberListResponse(MemberListResponse { members: weight::members(members) }))
 }
 
 /// Changes what is known of a member, and tells those who are here.

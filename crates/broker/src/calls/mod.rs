@@ -10,6 +10,7 @@ pub(crate) mod member;
 pub(crate) mod mesh;
 pub(crate) mod message;
 pub(crate) mod presence;
+mod weight;
 
 use claudemesh_proto::presence::PeerRole;
 use claudemesh_proto::{BrokerFrame, ClientFrame, DisplayName, ErrorCode, MemberId, MeshId, PublicKey};

@@ -11,12 +11,12 @@ use claudemesh_proto::text::{many_lines, one_line};
 use claudemesh_proto::{BrokerFrame, Status};
 
 use crate::app::App;
-use crate::calls::Live;
+use crate::calls::{Live, weight};
 use crate::fault::Fault;
 
 /// Every presence of the caller's mesh that the caller may see, its own included.
 pub(crate) fn list(app: &App, live: &Live) -> BrokerFrame {
-    BrokerFrame::PeersList(PeersList { peers: app.hub.peers(&live.mesh_id, &live.member_id) })
+    BrokerFrame::PeersList(PeersList { peers: weight::peers(app.hub.peers(&live.mesh_id, &live.member_id)) })
 }
 
 /// How busy the caller is: somebody's word, unless it says that it was inferred from a transcript.

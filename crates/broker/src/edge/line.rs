@@ -132,9 +132,12 @@ impl Line {
         }
     }
 
-    /// A client may send, and go without reading the answers: the reading side says when the line has ended.
-    #[expect(clippy::unnecessary_wraps, reason = "what a write that came to an end in time gives back")]
+    /// A client may send, and go without reading the answers: the reading side says when the line has ended. Of a line that is
+    /// whole and has no room it never would: what does not fit is the end of it.
     fn note(&mut self, written: &Result<(), Error>) -> Result<(), Stuck> {
+        if matches!(written, Err(Error::WriteBufferFull(_))) {
+            return Err(Stuck);
+        }
         self.is_deaf |= written.is_err();
         Ok(())
     }

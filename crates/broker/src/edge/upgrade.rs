@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use crate::edge::address::{Origin, is_loopback_name};
 use crate::edge::server::{RemoteAddress, Running};
-use crate::edge::ws;
+use crate::edge::ws::{self, MAX_ANSWER_BYTES};
 
 /// `GET /ws`. Refusals are HTTP answers; once the protocol has switched, everything is said in frames.
 pub(crate) async fn upgrade(
@@ -57,12 +57,13 @@ pub(crate) async fn upgrade(
     response
 }
 
-/// Small buffers, because there are many connections and most of them are idle: the defaults cost 130 KiB each.
+/// Small buffers, because there are many connections and most of them are idle: the defaults cost 130 KiB each. One frame is written
+/// before the next is put in (D11), so that the bound is only met by what is longer than any answer may be.
 fn websocket_config() -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(4096)
         .write_buffer_size(4096)
-        .max_write_buffer_size(16 * MAX_FRAME_BYTES)
+        .max_write_buffer_size(MAX_ANSWER_BYTES + MAX_FRAME_BYTES)
         .max_message_size(Some(MAX_FRAME_BYTES))
         .max_frame_size(Some(MAX_FRAME_BYTES))
 }

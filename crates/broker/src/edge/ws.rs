@@ -41,6 +41,10 @@ const FRAMES_AT_ONCE: usize = 64;
 /// Sends whose ack is outstanding; beyond it the socket is not read.
 const SENDS_AT_ONCE: usize = 1024;
 
+/// Longest answer: who is a member, of some ten thousand. Lists whose entries may be large are kept shorter than that by leaving
+/// things out; of what is longer all the same only that is said.
+pub(crate) const MAX_ANSWER_BYTES: usize = 4 << 20;
+
 /// How long a connection waits for the one that it replaces to let go of its mail.
 const HANDOVER: Duration = Duration::from_secs(1);
 
@@ -254,7 +258,15 @@ impl Connection {
         // What happened before the answer is told before it.
         self.say_news().await?;
         match answer {
-            Ok(Some(frame)) => self.line.feed(Addressed { frame, request_id }.to_json()).await,
+            Ok(Some(frame)) => {
+                let answer = Addressed { frame, request_id };
+                let text = answer.to_json();
+                if text.len() > MAX_ANSWER_BYTES {
+                    let fault = Fault::new(ErrorCode::NotSupported, "the answer would be longer than 4 MiB");
+                    return self.say_fault(fault, answer.request_id).await;
+                }
+                self.line.feed(text).await
+            }
             Ok(None) => Ok(()),
             Err(fault) => self.say_fault(fault, request_id).await,
         }

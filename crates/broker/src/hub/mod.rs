@@ -220,13 +220,10 @@ impl Hub {
     }
 
     /// Every presence of the mesh as a member sees it: sessions first, then by the time they connected.
-    pub(crate) fn peers(&self, mesh: &MeshId, viewer: &MemberId) -> Vec<Peer> {
+    pub(crate) fn peers(&self, mesh: &MeshId, viewer: &MemberId) -> Vec<Arc<Peer>> {
         let mut rooms = self.rooms();
         self.end_leases_of(&mut rooms, mesh);
-        let peers = rooms.get(mesh).map(|room| room.peers(viewer)).unwrap_or_default();
-        drop(rooms);
-        // What is long is done without the lock.
-        peers.into_iter().map(Arc::unwrap_or_clone).collect()
+        rooms.get(mesh).map(|room| room.peers(viewer)).unwrap_or_default()
     }
 
     /// Changes what is known of the caller: its own presence, and when the caller is a command that runs for a moment, also the

@@ -62,3 +62,4 @@ mod session_key;
 mod status;
 mod stop;
 mod turn;
+mod weight;
