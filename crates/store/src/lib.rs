@@ -80,7 +80,7 @@ pub use mesh::{MadeMesh, Mesh, NewMesh};
 pub use message::{Appended, NewMessage};
 pub use peer_state::{Remembered, SaidGroups};
 pub use recipient::Recipient;
-pub use session::{Admission, Admitted, SessionClaim, Welcome};
+pub use session::{Admission, Admitted, SessionClaim, Welcome, arrival};
 pub use settle::{Release, Settle, Settled};
 pub use status::{Path, Step};
 

@@ -189,7 +189,7 @@ impl Store {
 }
 
 /// The entry that says who came.
-fn arrival(admission: &Admission, welcome: &Welcome) -> Event {
+pub fn arrival(admission: &Admission, welcome: &Welcome) -> Event {
     let groups = match &admission.groups {
         SaidGroups::Own(groups) | SaidGroups::Also(groups) => groups,
         SaidGroups::Nothing => &welcome.groups,

@@ -10,7 +10,7 @@ use claudemesh_proto::text::base64url;
 use claudemesh_proto::{
     Addressed, BrokerFrame, ClientFrame, ConnectionId, ErrorCode, ErrorFrame, GroupSet, Peek, PresenceId,
 };
-use claudemesh_store::{Admission, SaidGroups, Welcome, Withdraw};
+use claudemesh_store::{Admission, SaidGroups, Welcome, Withdraw, arrival};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
@@ -19,7 +19,8 @@ use crate::close::Close;
 use crate::edge::guests::Guest;
 use crate::edge::line::{Incoming, Line, Stuck};
 use crate::fault::Fault;
-use crate::hub::{Arrival, Doorbell, Entered, LeaseKey, NotSeated, Presence};
+use crate::hub::{Arrival, Doorbell, Entered, LeaseKey, NotSeated, Places, Presence};
+use crate::jobs::sweep;
 use crate::session::handshake::{Greeting, Rejection, Verified, welcome};
 
 /// A connection that was let in.
@@ -160,8 +161,17 @@ async fn admit(
     (groups, address): (SaidGroups, Option<IpAddr>),
 ) -> Result<(Box<Greeted>, HelloAck), NotAdmitted> {
     let lease = LeaseKey::named_in(&greeting);
-    let has_room = greeting.mesh_id().parse().map_or(true, |mesh| app.hub.has_room(&mesh, lease.as_ref()));
+    let has_room = greeting.mesh_id().parse().map_or(true, |mesh| app.hub.has_room(&mesh));
     let Verified { admission, place, peer_role } = greeting.verify(app.clock.now(), has_room)?;
+    // Whoever is refused for these has changed nothing.
+    if !app.limits.may_enter(&admission.mesh_id, &admission.member_pubkey, app.clock.now()) {
+        return Err(Rejection::too_often().into());
+    }
+    let is_admin = match app.hub.would_seat(&admission, lease.as_ref()).map_err(not_seated)? {
+        Places::ForAdmins if !may_administer(app, &admission).await? => return Err(Rejection::capacity().into()),
+        places => places == Places::ForAdmins,
+    };
+    let (presence_id, connection, hook_token) = fresh_ids().map_err(|_| Fault::unavailable())?;
     let is_arrival = !app.hub.goes_on(&admission.mesh_id, lease.as_ref());
     let admission = Admission { groups, is_arrival, ..admission };
     let admitted = app.store.admit(admission.clone()).await.await.map_err(Fault::from)?;
@@ -173,23 +183,19 @@ async fn admit(
         }
         NotAdmitted::Rejected(rejection)
     };
-    if !app.limits.may_enter(&admission.mesh_id, &welcome.member_id, app.clock.now()) {
-        return Err(turned_away(Rejection::too_often()));
-    }
-    let (presence_id, connection, hook_token) = fresh_ids().map_err(|_| Fault::unavailable())?;
     let needs_a_moment = place.capabilities.as_ref().is_none_or(Vec::is_empty);
-    let arrival = Arrival { id: presence_id, now: app.clock.now(), address, hook_token: sha256(&hook_token) };
-    let presence = Presence::new(arrival, &admission, &welcome, (place, peer_role));
+    let about = Arrival { id: presence_id, now: app.clock.now(), address, hook_token: sha256(&hook_token) };
+    let presence = Presence::new(about, &admission, &welcome, (place, peer_role));
     let (display_name, sender_pubkey) = (presence.peer.display_name.clone(), presence.peer.pubkey);
     let is_quiet = presence.is_quiet;
     let said_groups = admission.groups != SaidGroups::Nothing;
-    let Entered { seat, reattached, predecessor, relieved } =
-        app.hub.enter(presence, connection).map_err(|refused| {
-            turned_away(match refused {
-                NotSeated::Full => Rejection::capacity(),
-                NotSeated::Blocked(left) => Rejection::kicked(left),
-            })
-        })?;
+    let Entered { seat, is_new, reattached, predecessor, relieved } =
+        app.hub.enter(presence, is_admin, connection).map_err(|refused| turned_away(not_seated(refused)))?;
+    if is_new && !is_arrival {
+        // The presence that it was to go on with has ended meanwhile.
+        app.hub.note_arrival(arrival(&admission, &welcome));
+        sweep::log_departures(app).await;
+    }
     for connection in relieved {
         // What is sent once the client knows that it is here must not go to who had the turn before.
         drop(app.store.withdraw(Withdraw { mesh_id: admission.mesh_id.clone(), connection }).await);
@@ -206,6 +212,24 @@ async fn admit(
     let ack = hello_ack(&live, *welcome, (reattached, said_groups), is_quiet);
     let ack = HelloAck { hook_token: Some(hook_token), ..ack };
     Ok((Box::new(Greeted { live, needs_a_moment, predecessor }), ack))
+}
+
+fn not_seated(refused: NotSeated) -> Rejection {
+    match refused {
+        NotSeated::Full => Rejection::capacity(),
+        NotSeated::Blocked(left) => Rejection::kicked(left),
+    }
+}
+
+/// Whether whoever says hello is an admin or the owner. It is asked only where the last places are, and of who is not let in an
+/// address has few tries.
+async fn may_administer(app: &App, admission: &Admission) -> Result<bool, Fault> {
+    let members = app.store.members(&admission.mesh_id).await?;
+    let Some(member) = members.into_iter().find(|member| member.pubkey == admission.member_pubkey) else {
+        return Ok(false);
+    };
+    let authority = app.store.authority(&admission.mesh_id, &member.id).await?;
+    Ok(authority.is_some_and(|authority| authority.may_administer))
 }
 
 fn fresh_ids() -> Result<(PresenceId, ConnectionId, String), NoRandomness> {

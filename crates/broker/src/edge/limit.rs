@@ -1,10 +1,10 @@
 //! How much one member or one address may do in a time. Addresses are `None` where they are not counted.
 
 use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher as _;
+use std::hash::{BuildHasher as _, Hash};
 use std::net::IpAddr;
 
-use claudemesh_proto::{MemberId, MeshId, Timestamp};
+use claudemesh_proto::{MemberId, MeshId, PublicKey, Timestamp};
 
 use crate::config::Config;
 use crate::edge::bucket::{Buckets, Rate};
@@ -19,7 +19,8 @@ const PROCESSES_OF_ADDRESS: u32 = 20;
 pub(crate) struct Limits {
     sends: Buckets<(MeshId, MemberId)>,
     requests: Buckets<(MeshId, MemberId)>,
-    hellos: Buckets<(MeshId, MemberId)>,
+    /// By what a handshake proves: who has too many is not looked up.
+    hellos: Buckets<(MeshId, PublicKey)>,
     failed_hellos: Buckets<IpAddr>,
     /// By the hash of address, process and directory: what a caller names costs no memory here.
     hooks: Buckets<u64>,
@@ -58,8 +59,8 @@ impl Limits {
         take(&self.requests, mesh, member, now)
     }
 
-    /// Whether the member may open one more connection now.
-    pub(crate) fn may_enter(&self, mesh: &MeshId, member: &MemberId, now: Timestamp) -> bool {
+    /// Whether the owner of the key may open one more connection now.
+    pub(crate) fn may_enter(&self, mesh: &MeshId, member: &PublicKey, now: Timestamp) -> bool {
         take(&self.hellos, mesh, member, now)
     }
 
@@ -87,6 +88,6 @@ impl Limits {
 }
 
 /// The key is built only when there is a limit: this runs for every message.
-fn take(buckets: &Buckets<(MeshId, MemberId)>, mesh: &MeshId, member: &MemberId, now: Timestamp) -> bool {
+fn take<K: Clone + Hash + Eq>(buckets: &Buckets<(MeshId, K)>, mesh: &MeshId, member: &K, now: Timestamp) -> bool {
     buckets.is_unlimited() || buckets.take((mesh.clone(), member.clone()), now)
 }

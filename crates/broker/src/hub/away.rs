@@ -7,6 +7,7 @@ use std::time::Duration;
 use claudemesh_proto::ban::Sought;
 use claudemesh_proto::presence::PeerRole;
 use claudemesh_proto::{DisplayName, MemberId, MeshId, PresenceId, PublicKey, Timestamp};
+use claudemesh_store::SessionClaim;
 
 use crate::close::Close;
 use crate::hub::room::Room;
@@ -95,14 +96,14 @@ impl Hub {
         !expelled.is_empty()
     }
 
-    /// For how long a connection's session has to stay away, if an admin sent it away.
-    pub(super) fn blocked_for(&self, presence: &Presence, now: Timestamp) -> Option<Duration> {
-        let session = presence.session.filter(|session| session.proven)?;
+    /// For how long a session has to stay away, if an admin sent it away. Who only names its key is not held to it.
+    pub(super) fn blocked_for(&self, mesh: &MeshId, session: Option<SessionClaim>, now: Timestamp) -> Option<Duration> {
+        let session = session.filter(|session| session.proven)?;
         let mut blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
         if blocks.is_empty() {
             return None;
         }
-        blocks.left(&(presence.mesh_id.clone(), session.pubkey), now)
+        blocks.left(&(mesh.clone(), session.pubkey), now)
     }
 }
 

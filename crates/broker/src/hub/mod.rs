@@ -13,6 +13,7 @@ mod news;
 mod presence;
 mod room;
 mod seat;
+mod seating;
 mod status;
 mod whereabouts;
 
@@ -37,17 +38,10 @@ pub(crate) use lease::LeaseKey;
 pub(crate) use presence::{Arrival, Presence, directory, name};
 use room::{Room, Seated};
 pub(crate) use seat::{Parting, Seat};
+pub(crate) use seating::{Capacity, Places};
 use status::Reported;
 use whereabouts::{Directory, Whereabouts};
 pub(crate) use whereabouts::{Process, Report, TokenHash};
-
-/// How many connections there may be.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Capacity {
-    pub(crate) node: usize,
-    pub(crate) mesh: usize,
-    pub(crate) member: usize,
-}
 
 /// How long things last.
 #[derive(Debug, Clone, Copy)]
@@ -86,6 +80,8 @@ pub(crate) enum Heard {
 #[derive(Debug)]
 pub(crate) struct Entered {
     pub(crate) seat: Seat,
+    /// Whether a presence begins with it, and none goes on.
+    pub(crate) is_new: bool,
     /// Whether it took up a lease: it is the same presence as before.
     pub(crate) reattached: bool,
     /// The open connection that gave way, and may still hold mail.
@@ -123,53 +119,42 @@ impl Hub {
         }
     }
 
-    /// Whether one more connection fits the mesh and the node. A connection that takes up a lease or replaces another always does.
-    pub(crate) fn has_room(&self, mesh: &MeshId, lease: Option<&LeaseKey>) -> bool {
-        let mut rooms = self.rooms();
-        self.end_leases_of(&mut rooms, mesh);
-        self.fits(&rooms, mesh, lease)
-    }
-
     /// Seats a connection, if its member, its mesh and the node have room for it, and nobody sent its session away.
     ///
     /// A connection with the same lease key gives way: a broken one silently, an open one is told `session_replaced`.
-    pub(crate) fn enter(self: &Arc<Self>, presence: Presence, connection: ConnectionId) -> Result<Entered, NotSeated> {
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        presence: Presence,
+        is_admin: bool,
+        connection: ConnectionId,
+    ) -> Result<Entered, NotSeated> {
         let now = self.clock.now();
         let mut directory = self.directory();
         let mut rooms = self.rooms();
         self.end_leases_of(&mut rooms, &presence.mesh_id);
-        if let Some(left) = self.blocked_for(&presence, now) {
+        if let Some(left) = self.blocked_for(&presence.mesh_id, presence.session, now) {
             return Err(NotSeated::Blocked(left));
         }
-        let of_member =
-            |room: &Room| room.holds(&presence.lease) || room.open_of(&presence.member_id) < self.capacity.member;
-        let fits_member = rooms.get(&presence.mesh_id).is_none_or(of_member);
-        if !fits_member || !self.fits(&rooms, &presence.mesh_id, Some(&presence.lease)) {
-            return Err(NotSeated::Full);
-        }
         let mesh_id = presence.mesh_id.clone();
+        match self.capacity.places(&rooms, (&mesh_id, &presence.peer.member_pubkey), Some(&presence.lease)) {
+            Places::ForAll => {}
+            Places::ForAdmins if is_admin => {}
+            Places::ForAdmins | Places::None => return Err(NotSeated::Full),
+        }
         let room = rooms.entry(mesh_id.clone()).or_insert_with(|| Room::new(self.departures.clone()));
         if !room.holds(&presence.lease) {
             room.make_room(&presence.member_id, (self.capacity.member, self.capacity.mesh), now);
         }
         let mut of = Whereabouts::new(&presence, connection.clone());
-        let Seated { presence_id, doorbell, reattached, predecessor, relieved } = room.seat(presence, connection, now);
+        let Seated { presence_id, doorbell, is_new, reattached, predecessor, relieved } =
+            room.seat(presence, connection, now);
         of.presence_id = presence_id;
         let of = directory.enter(of);
         if let Some(status) = directory.take_pending(&of, now) {
             room.change_seated(&of, |presence| self.report(presence, status, StatusSource::Hook));
         }
         let seat = Seat::new(Arc::clone(self), of, doorbell);
-        Ok(Entered { seat, reattached, predecessor, relieved })
-    }
-
-    fn fits(&self, rooms: &HashMap<MeshId, Room>, mesh: &MeshId, lease: Option<&LeaseKey>) -> bool {
-        let room = rooms.get(mesh);
-        if room.is_some_and(|room| lease.is_some_and(|lease| room.holds(lease))) {
-            return true;
-        }
-        let open: usize = rooms.values().map(Room::open).sum();
-        open < self.capacity.node && room.is_none_or(|room| room.open() < self.capacity.mesh)
+        Ok(Entered { seat, is_new, reattached, predecessor, relieved })
     }
 
     /// Wakes whoever takes the mail of each recipient.
@@ -344,6 +329,11 @@ impl Hub {
         if let Some(room) = rooms.get_mut(mesh) {
             room.end_leases(self.clock.now(), self.spans.grace);
         }
+    }
+
+    /// A presence began where one was to go on: it is logged behind the end of that one.
+    pub(crate) fn note_arrival(&self, arrival: Event) {
+        self.departures.give_back(vec![arrival]);
     }
 
     /// Somebody was let in and found no seat.

@@ -55,6 +55,7 @@ enum Socket {
 pub(super) struct Seated {
     pub(super) presence_id: PresenceId,
     pub(super) doorbell: Arc<Doorbell>,
+    pub(super) is_new: bool,
     pub(super) reattached: bool,
     /// The open connection that gave way.
     pub(super) predecessor: Option<Arc<Doorbell>>,
@@ -130,6 +131,12 @@ impl Room {
         self.of_member(member).filter(|occupant| occupant.is_open()).count()
     }
 
+    /// The same by the member's key.
+    pub(super) fn open_of_key(&self, member: &PublicKey) -> usize {
+        let is_its = |occupant: &&Occupant| occupant.presence.peer.member_pubkey == *member;
+        self.presences.values().filter(is_its).filter(|occupant| occupant.is_open()).count()
+    }
+
     pub(super) fn holds(&self, lease: &LeaseKey) -> bool {
         self.leases.contains_key(lease)
     }
@@ -194,7 +201,7 @@ impl Room {
         }
         let takes = self.takes(&presence_id);
         let relieved = if takes == Takes::default() { Vec::new() } else { relieved };
-        Seated { presence_id, doorbell, reattached, predecessor, relieved }
+        Seated { presence_id, doorbell, is_new, reattached, predecessor, relieved }
     }
 
     /// Somebody has proven the key: whoever only named it no longer takes its mail.

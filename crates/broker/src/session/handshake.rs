@@ -96,14 +96,15 @@ impl Greeting {
         })
     }
 
-    /// Makes every check that needs neither the store nor anybody else. Capacity has its place in the order, wherever it was asked.
+    /// Makes every check that needs neither the store nor anybody else. While there is no room, capacity has its place in the order
+    /// for whoever proves nothing. Whether a connection takes a new place is asked once it is proven: a stranger does not learn by
+    /// the answer who is here.
     pub(crate) fn verify(self, now: Timestamp, has_room: bool) -> Result<Verified, Rejection> {
-        let capacity = || if has_room { Ok(()) } else { Err(Rejection::capacity()) };
+        let or_capacity = |rejection| if has_room { rejection } else { Rejection::capacity() };
         match self {
             Self::Member(hello) => {
                 let session = session_key(hello.session_pubkey.as_deref())?;
-                capacity()?;
-                let (pubkey, signature) = check_hello(&hello, now)?;
+                let (pubkey, signature) = check_hello(&hello, now).map_err(or_capacity)?;
                 let session = session.map(|pubkey| SessionClaim { pubkey, proven: false });
                 let admission = admission(&hello.mesh_id, pubkey, signature, "pubkey not found in mesh")?;
                 let admission = Admission { session, ..admission };
@@ -111,9 +112,8 @@ impl Greeting {
             }
             Self::Session(hello) => {
                 let (session, parent, attestation) = session_shapes(&hello)?;
-                capacity()?;
-                check_attestation(&attestation, &parent, now)?;
-                let signature = check_session_hello(&hello, &session, now)?;
+                check_attestation(&attestation, &parent, now).map_err(or_capacity)?;
+                let signature = check_session_hello(&hello, &session, now).map_err(or_capacity)?;
                 let admission = admission(&hello.mesh_id, parent, signature, "parent pubkey not found in mesh")?;
                 let session = Some(SessionClaim { pubkey: session, proven: true });
                 let admission = Admission { session, expected_member_id: hello.parent_member_id, ..admission };

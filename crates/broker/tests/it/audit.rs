@@ -592,3 +592,28 @@ async fn several_brokers_need_one_audit_key() {
     assert_eq!(found["valid"], false);
     assert_eq!(found["why"], "a checkpoint for it is not signed by this broker");
 }
+
+/// A1: a connection that comes while the one it would go on from closes is somebody who came, whichever of them was faster.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_comes_while_its_forerunner_leaves_is_logged_as_often_as_it_leaves() {
+    let mesh = Setup::sqlite().with(|config| config.hello_rate_per_min = 0).start().await;
+    let (_, ann) = mesh.mesh("race").await;
+    let count = async |event: &str| {
+        mesh.database.number(&format!("select count(*) from audit_log where event_type = '{event}'")).await
+    };
+    for round in 0..100 {
+        let hello = || merged(ann.hello(), json!({"sessionId": format!("race {round}"), "capabilities": ["quiet"]}));
+        let mut old = mesh.connect(&hello()).await;
+        let mut new = Wire::open(mesh.address).await;
+        let frame = hello();
+        tokio::join!(new.greet(&frame), old.say_close(1000));
+        new.close(1000).await;
+        old.break_off();
+    }
+    eventually("nobody is here", async || mesh.metric("broker_connections_active").await == Some(0)).await;
+    eventually("all have left", async || count("peer_left").await >= 100).await;
+    let (came, left) = (count("peer_joined").await, count("peer_left").await);
+    assert!(came >= 100);
+    have_left(&mesh, came).await;
+    assert_eq!(count("peer_joined").await, came, "{left}");
+}

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::hello::refused;
 
+const TOO_OFTEN: (&str, &str) = ("rate_limit", "too many connections in a minute, slow down");
 const CAPACITY: (&str, &str) = ("capacity", "mesh at connection capacity");
 
 fn of(mesh: &str, member: &Member) -> Value {
@@ -53,6 +54,76 @@ async fn a_node_has_only_so_many_connections() {
     let wires = [mesh.connect(&ann.hello()).await, mesh.connect(&eve.hello()).await];
     refused(&mesh, &eve.hello(), CAPACITY).await;
     drop(wires);
+}
+
+/// What the log says of arrivals, and the groups that Bob is in.
+async fn traces(mesh: &TestMesh) -> (i64, i64) {
+    let arrivals = "select count(*) from audit_log where event_type = 'peer_joined'";
+    (mesh.database.number(arrivals).await, mesh.database.number("select count(*) from handshake").await)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_let_in_no_more_has_changed_nothing() {
+    let setup = Setup::sqlite().with(|config| {
+        (config.max_connections_per_mesh, config.max_connections_per_member) = (6, 3);
+        (config.hello_rate_per_min, config.hello_burst) = (1, 8);
+        config.failed_hellos_per_min = 0;
+    });
+    let mesh = setup.start().await;
+    let (_, ann, bob) = mesh.pair().await;
+    let mut admin = mesh.connect(&ann.hello()).await;
+    let kicked = bob.session();
+    let _sent_away = mesh.connect(&kicked.hello()).await;
+    admin.ask(json!({"type": "kick", "target": kicked.key()})).await;
+    let wires =
+        [mesh.connect(&bob.hello()).await, mesh.connect(&bob.cold()).await, mesh.connect(&bob.session().hello()).await];
+    let before = traces(&mesh).await;
+    let with_groups = |hello: Value| merged(hello, json!({"groups": [{"name": "intruders"}]}));
+    let refusal = mesh.refusal(&with_groups(kicked.hello())).await;
+    assert_eq!((refusal.0.as_str(), refusal.2), ("forbidden", 4001), "{}", refusal.1);
+    for _ in 0..3 {
+        refused(&mesh, &with_groups(bob.session().hello()), CAPACITY).await;
+    }
+    for _ in 0..3 {
+        refused(&mesh, &with_groups(bob.session().hello()), TOO_OFTEN).await;
+    }
+    assert_eq!(traces(&mesh).await, before);
+    drop(wires);
+}
+
+/// A few keys with many connections each do not keep out who has none, and nobody keeps out an admin.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_places_are_for_who_has_none_and_for_admins() {
+    let setup = Setup::sqlite().with(|config| (config.max_connections_per_mesh, config.hello_rate_per_min) = (40, 0));
+    let mesh = setup.start().await;
+    let (mesh_of_ann, ann, bob) = mesh.pair().await;
+    let cid = mesh.join(&mesh_of_ann, &ann, "Cid").await;
+    let dan = mesh.join(&mesh_of_ann, &ann, "Dan").await;
+    let mut wires = Vec::new();
+    for _ in 0..38 {
+        wires.push(mesh.connect(&bob.session().hello()).await);
+    }
+    refused(&mesh, &bob.session().hello(), CAPACITY).await;
+    wires.push(mesh.connect(&cid.session().hello()).await);
+    refused(&mesh, &dan.session().hello(), CAPACITY).await;
+    let mut admin = mesh.connect(&ann.hello()).await;
+    refused(&mesh, &ann.session().hello(), CAPACITY).await;
+    admin.ask(json!({"type": "disconnect", "target": "Bob"})).await;
+    wires.push(mesh.connect(&dan.session().hello()).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_there_is_no_room_a_stranger_does_not_learn_who_is_here() {
+    let mesh = Setup::sqlite().with(|config| config.max_connections_per_mesh = 2).start().await;
+    let (_, ann, bob) = mesh.pair().await;
+    let session = bob.session();
+    let wires = [mesh.connect(&ann.hello()).await, mesh.connect(&session.hello()).await];
+    let forged = json!({"signature": "00".repeat(64)});
+    for hello in [session.hello(), bob.session().hello(), ann.hello(), of("elsewhere", &ann)] {
+        refused(&mesh, &merged(hello, forged.clone()), CAPACITY).await;
+    }
+    let again = mesh.connect(&session.hello()).await;
+    drop((wires, again));
 }
 
 /// A lease in grace is no open socket.
