@@ -1,6 +1,7 @@
 //! Where a request really comes from.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Once;
 
 use axum::http::header::HOST;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
@@ -17,6 +18,31 @@ pub(crate) struct Origin {
     /// Whether it is this machine, with nothing in between, asking for the broker by an address or a name that nobody else can own.
     /// A web page that was led here under a name of its own (DNS rebinding) is not.
     pub(crate) is_local: bool,
+    /// Whether somebody says that it is asked for somebody else, and is not trusted to.
+    pub(crate) is_hearsay: bool,
+}
+
+/// Says once that a proxy seems to be missing from the settings.
+#[derive(Debug)]
+pub(crate) struct Hearsay(Once);
+
+impl Default for Hearsay {
+    fn default() -> Self {
+        Self(Once::new())
+    }
+}
+
+impl Hearsay {
+    pub(crate) fn note(&self, origin: &Origin) {
+        if origin.is_hearsay {
+            self.0.call_once(|| {
+                tracing::warn!(
+                    "a request says that it comes through a proxy, and BROKER_TRUSTED_PROXIES does not name that proxy: all its \
+                     clients count as one address, limits are theirs together, and status hooks without a token are refused"
+                );
+            });
+        }
+    }
 }
 
 impl Origin {
@@ -24,7 +50,8 @@ impl Origin {
     /// hop that is no address: what stands left of it may be anybody's word.
     pub(crate) fn of(peer: SocketAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Self {
         let peer = peer.ip().to_canonical();
-        let is_direct = peer.is_loopback() && !headers.keys().any(is_forwarding);
+        let is_forwarded = headers.keys().any(is_forwarding);
+        let is_direct = peer.is_loopback() && !is_forwarded;
         let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
         let mut address = peer;
         let values: Vec<&[u8]> = headers.get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes).collect();
@@ -37,7 +64,11 @@ impl Origin {
             address = before;
         }
         let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-        Self { counted: (!is_direct).then_some(address), is_local: is_direct && !host.is_some_and(is_public_name) }
+        Self {
+            counted: (!is_direct).then_some(address),
+            is_local: is_direct && !host.is_some_and(is_public_name),
+            is_hearsay: is_forwarded && !is_trusted(&peer),
+        }
     }
 }
 
@@ -105,6 +136,16 @@ mod tests {
             assert!(!is_local("127.0.0.1:5", &[("host", b"localhost"), (proxy, b"x")]), "{proxy}");
         }
         assert!(!is_local("203.0.113.1:5", &[("host", b"localhost")]));
+    }
+
+    #[test]
+    fn who_is_no_trusted_proxy_speaks_by_hearsay() {
+        let is_hearsay = |peer, headers: &[(&'static str, &[u8])]| origin(peer, headers).is_hearsay;
+        for header in ["x-forwarded-for", "forwarded", "x-real-ip"] {
+            assert!(is_hearsay("127.0.0.1:5", &[(header, b"x")]) && is_hearsay("203.0.113.1:5", &[(header, b"x")]));
+            assert!(!is_hearsay("10.0.0.1:5", &[(header, b"x")]));
+        }
+        assert!(!is_hearsay("203.0.113.1:5", &[("host", b"x")]));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! With an `Authorization` header the token in it decides whom the report is about, and nothing else does. Without one anybody
 //! on a session's machine may say so, which is why it moves a presence of that very address only, and only between idle and
-//! working (R13).
+//! working (R13). Behind a proxy that is not trusted nobody can tell addresses apart, and nothing is heard without a token.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::edge::address::Origin;
 use crate::edge::rest::{body, foreign_origin};
 use crate::edge::server::{RemoteAddress, Running};
 use crate::edge::upgrade::is_allowed_origin;
-use crate::hub::{Heard, Process, Report, directory, name};
+use crate::hub::{Heard, Process, Report, TokenHash, directory, name};
 
 /// What a hook says, as far as it says anything.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -27,6 +27,14 @@ struct Said {
     pid: i64,
     status: Option<Status>,
     session_id: String,
+}
+
+/// What the `Authorization` header says.
+enum Bearer {
+    Absent,
+    /// The token of an open connection.
+    Known(TokenHash),
+    Unknown,
 }
 
 /// How a report ends that changes nothing.
@@ -64,7 +72,14 @@ pub(crate) async fn set_status(
     }
     let headers = request.headers().clone();
     let origin = Origin::of(remote.0, &headers, &app.settings.config.trusted_proxies);
-    if !app.limits.may_call_hooks(origin.counted, app.clock.now()) {
+    app.limits.hearsay.note(&origin);
+    let bearer = bearer(&running, &headers);
+    // A session's own word has a limit of its own: nobody who shares its address, or names its process, uses that up.
+    let may_call = match &bearer {
+        Bearer::Known(token) => app.limits.may_call_hook_of(token, app.clock.now()),
+        Bearer::Absent | Bearer::Unknown => app.limits.may_call_hooks(origin.counted, app.clock.now()),
+    };
+    if !may_call {
         app.metrics.hook_refused();
         return Refusal::RateLimited.into_response();
     }
@@ -72,7 +87,7 @@ pub(crate) async fn set_status(
         Ok(body) => body,
         Err(too_large) => return too_large,
     };
-    match take(&running, &headers, &origin, &body) {
+    match take(&running, bearer, &origin, &body) {
         Ok(Heard::About(presence_id)) => Json(json!({"ok": true, "presence_id": presence_id})).into_response(),
         Ok(Heard::Pending) => Json(json!({"ok": true, "pending": true})).into_response(),
         Err(refusal) => {
@@ -84,27 +99,30 @@ pub(crate) async fn set_status(
     }
 }
 
-fn take(running: &Running, headers: &HeaderMap, origin: &Origin, body: &[u8]) -> Result<Heard, Refusal> {
+fn bearer(running: &Running, headers: &HeaderMap) -> Bearer {
+    let Some(value) = headers.get(header::AUTHORIZATION) else { return Bearer::Absent };
+    let token = value.to_str().ok().and_then(|value| value.strip_prefix("Bearer ")).map(sha256);
+    token.filter(|token| running.app.hub.knows_token(token)).map_or(Bearer::Unknown, Bearer::Known)
+}
+
+fn take(running: &Running, bearer: Bearer, origin: &Origin, body: &[u8]) -> Result<Heard, Refusal> {
     let app = &running.app;
     let Said { cwd, pid, status, session_id } = read(body).map_err(Refusal::Malformed)?;
     let process = Process { address: origin.counted, pid, cwd };
-    if !app.limits.may_call_hook(&process, app.clock.now()) {
+    let is_known = matches!(bearer, Bearer::Known(_));
+    if !is_known && !app.limits.may_call_hook(&process, app.clock.now()) {
         return Err(Refusal::RateLimited);
     }
-    let token = match headers.get(header::AUTHORIZATION) {
-        Some(value) => {
-            let token = value.to_str().ok().and_then(|value| value.strip_prefix("Bearer "));
-            let token = token.map(sha256).filter(|token| app.hub.knows_token(token));
-            Some(token.ok_or(Refusal::Unauthorized)?)
-        }
-        None => None,
-    };
+    if matches!(bearer, Bearer::Unknown) {
+        return Err(Refusal::Unauthorized);
+    }
     let status = status.filter(|_| !process.cwd.is_empty()).ok_or(Refusal::Unheard("cwd and status required"))?;
-    if let Some(token) = token {
+    if let Bearer::Known(token) = bearer {
         return app.hub.hear_from(&token, status).map(Heard::About).ok_or(Refusal::Unauthorized);
     }
     match status {
         Status::Dnd => Err(Refusal::Unheard("dnd needs the hook token of the session")),
+        _ if origin.is_hearsay => Err(Refusal::Unheard("behind this proxy the hook token of the session is needed")),
         status => Ok(app.hub.hear(Report { process, session_id, status })),
     }
 }

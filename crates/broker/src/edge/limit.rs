@@ -7,9 +7,10 @@ use std::net::IpAddr;
 use claudemesh_proto::{MemberId, MeshId, PublicKey, Timestamp};
 
 use crate::config::Config;
+use crate::edge::address::Hearsay;
 use crate::edge::bucket::{Buckets, Rate};
 use crate::edge::guests::{Guests, network};
-use crate::hub::Process;
+use crate::hub::{Process, TokenHash};
 
 /// An address may call as many hooks as so many processes.
 const PROCESSES_OF_ADDRESS: u32 = 20;
@@ -25,7 +26,11 @@ pub(crate) struct Limits {
     /// By the hash of address, process and directory: what a caller names costs no memory here.
     hooks: Buckets<u64>,
     hooks_of_address: Buckets<IpAddr>,
+    /// By tokens of open connections alone.
+    hooks_of_token: Buckets<TokenHash>,
     hasher: RandomState,
+    /// Whether addresses can be told apart.
+    pub(crate) hearsay: Hearsay,
     /// WebSockets that have not said hello.
     pub(crate) strangers: Guests,
     /// Connections that are still HTTP. One of a page's or proxy's kind may well have several at once.
@@ -43,7 +48,9 @@ impl Limits {
             failed_hellos: Buckets::new(rate(config.failed_hellos_per_min, config.failed_hellos_per_min)),
             hooks: Buckets::new(rate(config.hook_rate_limit_per_min, config.hook_rate_limit_per_min)),
             hooks_of_address: Buckets::new(rate(of_address, of_address)),
+            hooks_of_token: Buckets::new(rate(config.hook_rate_limit_per_min, config.hook_rate_limit_per_min)),
             hasher: RandomState::new(),
+            hearsay: Hearsay::default(),
             strangers: Guests::new(config.max_unauthenticated_per_address),
             callers: Guests::new(2 * config.max_unauthenticated_per_address),
         }
@@ -72,6 +79,11 @@ impl Limits {
     /// Whether the hook of a process may be called now.
     pub(crate) fn may_call_hook(&self, process: &Process, now: Timestamp) -> bool {
         self.hooks.take(self.hasher.hash_one(process), now)
+    }
+
+    /// Whether the hook with this token may be called now.
+    pub(crate) fn may_call_hook_of(&self, token: &TokenHash, now: Timestamp) -> bool {
+        self.hooks_of_token.take(*token, now)
     }
 
     /// Counts a handshake that failed.

@@ -32,6 +32,7 @@ pub(crate) async fn upgrade(
         return (StatusCode::FORBIDDEN, "this origin may not open a WebSocket (BROKER_ALLOWED_ORIGINS)")
             .into_response();
     }
+    app.limits.hearsay.note(&origin);
     if !app.limits.may_greet(origin.counted, app.clock.now()) {
         app.metrics.rejected("rate_limit");
         return (StatusCode::TOO_MANY_REQUESTS, "too many failed handshakes; try again in a minute").into_response();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use claudemesh_proto::presence::PeerRole;
-use claudemesh_proto::{ConnectionId, MeshId, PresenceId, Status, Timestamp};
+use claudemesh_proto::{ConnectionId, MeshId, PresenceId, PublicKey, Status, Timestamp};
 
 use crate::hub::Presence;
 
@@ -29,6 +29,7 @@ pub(crate) struct Whereabouts {
     pub(super) connection: ConnectionId,
     /// Later ones have higher numbers.
     number: u64,
+    member: PublicKey,
     is_session: bool,
     session_id: String,
     process: Process,
@@ -92,6 +93,7 @@ impl Whereabouts {
             presence_id: presence.id.clone(),
             connection,
             number: 0,
+            member: peer.member_pubkey,
             is_session: peer.peer_role == PeerRole::Session,
             session_id: peer.session_id.clone(),
             process: Process { address: presence.address, pid: presence.pid, cwd: peer.cwd.clone() },
@@ -124,29 +126,32 @@ impl Directory {
         self.by_token.get(token).cloned()
     }
 
-    /// Whom a report may be about, likelier ones first: who has its session id, who is its process, who is in its directory; of
-    /// each the newest, and sessions before commands that name the session which they run in.
+    /// Whom a report may be about, likelier ones first: who is just what it says, who has its session id, who is its process, who is
+    /// in its directory; of each the newest, and sessions before commands that name the session which they run in.
     pub(super) fn candidates(&self, report: &Report) -> Vec<Arc<Whereabouts>> {
         let process = &report.process;
         let mut found = Vec::new();
         if !report.session_id.is_empty() {
-            found.extend(self.known_as(&Name::Session(process.address, &report.session_id)));
+            let session = Name::Session(process.address, &report.session_id);
+            // However many there are who took the same session id for themselves, and came later.
+            found.extend(self.known_as(&session, |it| it.process == *process));
+            found.extend(self.known_as(&session, |_| true));
         }
         if process.pid > 0 {
-            found.extend(self.known_as(&Name::Process(process)));
+            found.extend(self.known_as(&Name::Process(process), |_| true));
         }
-        found.extend(self.known_as(&Name::Place(process.address, &process.cwd)));
+        found.extend(self.known_as(&Name::Place(process.address, &process.cwd), |_| true));
         found
     }
 
-    /// The same session in other meshes: its hook speaks once for all of them.
+    /// The same session in other meshes, under the same member's key: its hook speaks once for all of them. Anybody can say that it
+    /// is that session; nobody else has that key.
     pub(super) fn same_session(&self, as_it: &Whereabouts) -> Vec<Arc<Whereabouts>> {
         if as_it.session_id.is_empty() {
             return Vec::new();
         }
-        let mut same = self.known_as(&Name::Session(as_it.process.address, &as_it.session_id));
-        same.retain(|it| it.number != as_it.number);
-        same
+        let session = Name::Session(as_it.process.address, &as_it.session_id);
+        self.known_as(&session, |it| it.number != as_it.number && it.member == as_it.member)
     }
 
     /// Keeps what a hook said of a session that is not here yet.
@@ -178,10 +183,10 @@ impl Directory {
         });
     }
 
-    fn known_as(&self, name: &Name<'_>) -> Vec<Arc<Whereabouts>> {
+    fn known_as(&self, name: &Name<'_>, is_meant: impl Fn(&Whereabouts) -> bool) -> Vec<Arc<Whereabouts>> {
         let hash = self.hash(name);
         let named = self.by_name.range((hash, 0)..=(hash, u64::MAX)).rev().map(|(_, it)| it);
-        let mut found: Vec<_> = named.filter(|it| name.is_of(it)).take(MAX_MESHES).cloned().collect();
+        let mut found: Vec<_> = named.filter(|it| name.is_of(it) && is_meant(it)).take(MAX_MESHES).cloned().collect();
         found.sort_by_key(|it| !it.is_session);
         found
     }
@@ -227,6 +232,7 @@ mod tests {
             presence_id: PresenceId::from_random([number; 32]),
             connection: ConnectionId::from_random([number; 32]),
             number: 0,
+            member: PublicKey::from_bytes([number; 32]),
             is_session,
             session_id: session_id.into(),
             process: report(1, 7).process,
@@ -260,7 +266,9 @@ mod tests {
         let found = |directory: &Directory| -> Vec<PresenceId> {
             directory.candidates(&asked).into_iter().map(|it| it.presence_id.clone()).collect()
         };
-        let order = [&old, &command, &new, &old, &command, &new, &old, &command].map(|it| it.presence_id.clone());
+        let by_all = [&old, &command];
+        let by_each = [&old, &command, &new, &old, &command, &new, &old, &command];
+        let order: Vec<_> = by_all.into_iter().chain(by_each).map(|it| it.presence_id.clone()).collect();
         assert_eq!(found(&directory), order);
         for it in [&old, &command, &new] {
             assert!(directory.with_token(&it.token).is_some());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use claudemesh_testkit::{Answer, Member, Request, Setup, TestMesh, Wire, eventually, merged};
+use claudemesh_testkit::{Answer, Member, Mesh, Request, Setup, TestMesh, Wire, eventually, merged};
 use serde_json::{Value, json};
 
 /// A broker behind a proxy that says where everybody comes from.
@@ -270,7 +270,7 @@ async fn a_hook_that_says_idle_drains_the_session_in_each_of_its_meshes() {
     let mesh = TestMesh::start().await;
     let (_, ann, bob) = mesh.pair().await;
     let (home, eve) = mesh.mesh("second").await;
-    let fay = mesh.join(&home, &eve, "Fay").await;
+    let fay = under_the_key_of(&bob, &mesh, (&home, &eve)).await;
     let mut senders = [mesh.connect(&ann.hello()).await, mesh.connect(&eve.hello()).await];
     let mut sessions = [mesh.connect(&at(&bob, ("s", 1, "/a"))).await, mesh.connect(&at(&fay, ("s", 1, "/a"))).await];
     for body in [json!({"cwd": "/a", "session_id": "s"}), json!({"cwd": "/a", "pid": 1}), json!({"cwd": "/a"})] {
@@ -286,6 +286,73 @@ async fn a_hook_that_says_idle_drains_the_session_in_each_of_its_meshes() {
             assert_eq!(session.receive().await, "held");
         }
     }
+}
+
+/// Lets somebody join another mesh with the key that it has.
+async fn under_the_key_of(whose: &Member, mesh: &TestMesh, (home, by): (&Mesh, &Member)) -> Member {
+    let (payload, token) = home.token("member");
+    let mut wire = mesh.connect(&by.hello()).await;
+    wire.ask(json!({"type": "invite_create", "token": token})).await;
+    let joined = mesh.redeem(&payload, &token, (&whose.key(), "Fay")).await.json();
+    let id = joined["memberId"].as_str().unwrap().to_owned();
+    Member { mesh: home.id.clone(), id, ..whose.clone() }
+}
+
+/// R13, D8: who takes somebody else's session id for its own, in a mesh of its own or in the same, neither learns what that
+/// session's hook says nor keeps it away.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hook_is_for_who_is_all_that_it_says_and_for_nobody_with_another_key() {
+    let mesh = Setup::sqlite().with(|config| config.hello_rate_per_min = 0).start().await;
+    let (_, ann, bob) = mesh.pair().await;
+    let (_, eve) = mesh.mesh("elsewhere").await;
+    let hello = at(&ann, ("s", 7, "/a"));
+    let mut wire = mesh.connect(&hello).await;
+    let same = at(&eve, ("s", 8, "/q"));
+    let mut eves = vec![mesh.connect(&same).await];
+    for _ in 0..66 {
+        eves.push(mesh.connect(&at(&eve, ("s", 8, "/q"))).await);
+    }
+    let _bobs = mesh.connect(&at(&bob, ("s", 9, "/a"))).await;
+    for status in ["working", "idle", "working"] {
+        let body = json!({"cwd": "/a", "pid": 7, "session_id": "s", "status": status});
+        assert_eq!(said(&hook(&mesh, body).await), about(&wire));
+        assert_eq!(status_of(&mut wire, &hello).await, status);
+        let seen: Vec<_> = eves[0].peers().await.iter().map(|peer| peer["status"].clone()).collect();
+        assert_eq!(seen, vec![json!("idle"); 67]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_uses_up_what_a_session_may_say_with_its_token() {
+    let mesh = TestMesh::start().await;
+    let (_, ann) = mesh.mesh("token").await;
+    let wire = mesh.connect(&at(&ann, ("s", 1, "/a"))).await;
+    let token = wire.greeting["hookToken"].as_str().unwrap();
+    let body = json!({"cwd": "/a", "pid": 1, "status": "working"});
+    while hook(&mesh, body.clone()).await.status != 429 {}
+    assert_eq!(hook_with(&mesh, "no token", body.clone()).await.status, 429);
+    for _ in 0..30 {
+        assert_eq!(said(&hook_with(&mesh, token, body.clone()).await), about(&wire));
+    }
+    assert_eq!(said(&hook_with(&mesh, token, body).await), refused(429, "rate limited"));
+}
+
+/// R13: behind a proxy that is not trusted everybody has one address.
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_a_proxy_that_is_not_trusted_a_hook_needs_its_token() {
+    let mesh = TestMesh::start().await;
+    let (_, ann) = mesh.mesh("proxy").await;
+    let hello = at(&ann, ("s", 1, "/a"));
+    let mut wire = connect_from(&mesh, "198.51.100.7", &hello).await;
+    let body = json!({"cwd": "/a", "pid": 1, "session_id": "s", "status": "working"});
+    for (header, value) in [("X-Forwarded-For", "198.51.100.7"), ("Forwarded", "for=198.51.100.7")] {
+        let answer = mesh.http(&Request::post("/hook/set-status", &body).header(header, value)).await;
+        assert_eq!(said(&answer), refused(200, "behind this proxy the hook token of the session is needed"));
+    }
+    assert_eq!(status_of(&mut wire, &hello).await, "idle");
+    let token = format!("Bearer {}", wire.greeting["hookToken"].as_str().unwrap());
+    let request = Request::post("/hook/set-status", &body).header("X-Forwarded-For", "203.0.113.9");
+    assert_eq!(said(&mesh.http(&request.header("Authorization", &token)).await), about(&wire));
 }
 
 /// websocket 5.1 ▶
