@@ -17,8 +17,11 @@ use crate::fault::Fault;
 
 /// Everybody in the caller's mesh but the banned.
 pub(crate) async fn list(app: &App, live: &Live) -> Result<BrokerFrame, Fault> {
+    let authority = app.store.authority(&live.mesh_id, &live.member_id).await?;
+    let sees_all = authority.is_some_and(|authority| authority.may_administer);
     let members = app.store.members(&live.mesh_id).await?;
-    let members = members.into_iter().map(|member| shown(app, live, member)).collect();
+    let is_seen = |member: &Member| sees_all || member.id == live.member_id;
+    let members = members.into_iter().map(|member| shown(app, live, is_seen(&member), member)).collect();
     Ok(BrokerFrame::MemberListResponse(MemberListResponse { members: weight::members(members) }))
 }
 
@@ -43,7 +46,7 @@ pub(crate) async fn update(app: &App, live: &Live, request: MemberUpdate) -> Res
         show(app, live, &before, &after);
         tell(app, live, &before, &after);
     }
-    Ok(BrokerFrame::MemberUpdated(MemberUpdated { member: shown(app, live, after) }))
+    Ok(BrokerFrame::MemberUpdated(MemberUpdated { member: shown(app, live, true, after) }))
 }
 
 /// Whether the caller is an admin now, not when it connected.
@@ -55,9 +58,10 @@ pub(crate) async fn require_admin(app: &App, live: &Live, what: &'static str) ->
     if is_admin(app, live).await? { Ok(()) } else { Err(Fault::new(ErrorCode::Forbidden, what)) }
 }
 
-fn shown(app: &App, live: &Live, member: Member) -> wire::Member {
+/// As the caller sees it: whether somebody is here who hides is for that member itself and for admins.
+fn shown(app: &App, live: &Live, hides_nothing: bool, member: Member) -> wire::Member {
     wire::Member {
-        online: app.hub.is_member_online(&live.mesh_id, &member.id),
+        online: app.hub.is_member_online(&live.mesh_id, &member.id, hides_nothing),
         member_id: member.id,
         pubkey: member.pubkey,
         display_name: member.display_name,

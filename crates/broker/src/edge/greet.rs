@@ -193,7 +193,7 @@ async fn admit(
         app.hub.enter(presence, is_admin, connection).map_err(|refused| turned_away(not_seated(refused)))?;
     if is_new && !is_arrival {
         // The presence that it was to go on with has ended meanwhile.
-        app.hub.note_arrival(arrival(&admission, &welcome));
+        app.hub.log_later(arrival(&admission, &welcome));
         sweep::log_departures(app).await;
     }
     for connection in relieved {

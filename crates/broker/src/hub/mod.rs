@@ -184,9 +184,9 @@ impl Hub {
         self.rooms().get(mesh).is_some_and(|room| room.is_session_open(key))
     }
 
-    /// Whether the member has an open connection.
-    pub(crate) fn is_member_online(&self, mesh: &MeshId, member: &MemberId) -> bool {
-        self.rooms().get(mesh).is_some_and(|room| room.open_of(member) > 0)
+    /// Whether the member has an open connection, one that hides included or not.
+    pub(crate) fn is_member_online(&self, mesh: &MeshId, member: &MemberId, hidden_too: bool) -> bool {
+        self.rooms().get(mesh).is_some_and(|room| room.is_member_online(member, hidden_too))
     }
 
     /// Whether an open connection of the member takes mail, other than this one.
@@ -331,9 +331,9 @@ impl Hub {
         }
     }
 
-    /// A presence began where one was to go on: it is logged behind the end of that one.
-    pub(crate) fn note_arrival(&self, arrival: Event) {
-        self.departures.give_back(vec![arrival]);
+    /// Has an event logged behind the ends of presences that wait for it.
+    pub(crate) fn log_later(&self, event: Event) {
+        self.departures.give_back(vec![event]);
     }
 
     /// Somebody was let in and found no seat.

@@ -127,11 +127,11 @@ impl Room {
         self.open
     }
 
-    pub(super) fn open_of(&self, member: &MemberId) -> usize {
-        self.of_member(member).filter(|occupant| occupant.is_open()).count()
+    pub(super) fn is_member_online(&self, member: &MemberId, hidden_too: bool) -> bool {
+        self.of_member(member).any(|occupant| occupant.is_open() && (hidden_too || !occupant.presence.is_hidden()))
     }
 
-    /// The same by the member's key.
+    /// Open sockets of a member.
     pub(super) fn open_of_key(&self, member: &PublicKey) -> usize {
         let is_its = |occupant: &&Occupant| occupant.presence.peer.member_pubkey == *member;
         self.presences.values().filter(is_its).filter(|occupant| occupant.is_open()).count()

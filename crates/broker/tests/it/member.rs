@@ -156,3 +156,22 @@ async fn what_cannot_be_updated_is_named() {
         assert_eq!((&error["code"], &error["message"]), (&json!("invalid_argument"), &json!(words)));
     }
 }
+
+/// Whoever hides is not here for others, but for admins.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_hides_is_offline_to_others() {
+    let mesh = TestMesh::start().await;
+    let (mesh_of_ann, ann, bob) = mesh.pair().await;
+    let cid = mesh.join(&mesh_of_ann, &ann, "Cid").await;
+    let mut wires =
+        [mesh.connect(&ann.hello()).await, mesh.connect(&bob.hello()).await, mesh.connect(&cid.hello()).await];
+    for (visible, seen) in [(false, [true, true, false]), (true, [true, true, true])] {
+        wires[1].ask(json!({"type": "set_visible", "visible": visible})).await;
+        for (wire, seen) in wires.iter_mut().zip(seen) {
+            let list = wire.ask(json!({"type": "member_list"})).await;
+            let member =
+                list["members"].as_array().unwrap().iter().find(|member| member["memberId"] == bob.id.as_str());
+            assert_eq!(member.unwrap()["online"], seen);
+        }
+    }
+}
