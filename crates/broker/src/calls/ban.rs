@@ -1,6 +1,7 @@
 //! Removing members, taking them back, and who is removed.
 
 use claudemesh_proto::ban::{BanAck, BanTarget, ListBansResult, Sought, UnbanAck};
+use claudemesh_proto::limits::MIN_KEY_PREFIX;
 use claudemesh_proto::{BrokerFrame, ErrorCode};
 use claudemesh_store::{Authority, Banned, Unbanned};
 
@@ -14,7 +15,9 @@ pub(crate) async fn ban(app: &App, live: &Live, request: BanTarget) -> Result<Br
     let banned = match app.store.ban(&live.mesh_id, &live.member_id, &target).await? {
         Banned::Done(banned) => banned,
         Banned::Forbidden => return Err(forbidden("ban")),
-        Banned::NotFound => return Err(Fault::new(ErrorCode::NotFound, format!("peer \"{target}\" not found"))),
+        Banned::NotFound => {
+            return Err(Fault::new(ErrorCode::NotFound, format!("peer \"{target}\" not found{}", hint(&target))));
+        }
         Banned::Ambiguous => return Err(ambiguous(&target)),
         Banned::Oneself => return Err(Fault::new(ErrorCode::Invalid, "cannot ban yourself")),
         Banned::Owner => return Err(Fault::new(ErrorCode::Forbidden, "the owner cannot be banned")),
@@ -40,7 +43,9 @@ pub(crate) async fn unban(app: &App, live: &Live, request: BanTarget) -> Result<
             Ok(BrokerFrame::UnbanAck(UnbanAck { unbanned }))
         }
         Unbanned::Forbidden => Err(forbidden("unban")),
-        Unbanned::NotFound => Err(Fault::new(ErrorCode::NotFound, format!("no banned peer \"{target}\""))),
+        Unbanned::NotFound => {
+            Err(Fault::new(ErrorCode::NotFound, format!("no banned peer \"{target}\"{}", hint(&target))))
+        }
         Unbanned::Ambiguous => Err(ambiguous(&target)),
     }
 }
@@ -50,14 +55,22 @@ pub(crate) async fn list(app: &App, live: &Live) -> Result<BrokerFrame, Fault> {
     Ok(BrokerFrame::ListBansResult(ListBansResult { bans: app.store.bans(&live.mesh_id).await? }))
 }
 
-/// Whether the caller is an admin or the owner now, not when it connected; `done` is in the reference's words.
-pub(crate) async fn authorise(app: &App, live: &Live, done: &str) -> Result<Authority, Fault> {
+/// Whether the caller is an admin or the owner now, not when it connected; `what` is what else it may not do.
+pub(crate) async fn authorise(app: &App, live: &Live, what: &str) -> Result<Authority, Fault> {
     let authority = app.store.authority(&live.mesh_id, &live.member_id).await?;
-    authority.filter(|authority| authority.may_administer).ok_or_else(|| forbidden(done))
+    authority.filter(|authority| authority.may_administer).ok_or_else(|| forbidden(what))
 }
 
 pub(crate) fn ambiguous(target: &Sought) -> Fault {
-    Fault::new(ErrorCode::Invalid, format!("\"{target}\" is ambiguous"))
+    Fault::new(ErrorCode::Invalid, format!("\"{target}\" is ambiguous{}", hint(target)))
+}
+
+/// What to write instead of a text that means nobody, or more than one.
+fn hint(target: &Sought) -> String {
+    if target.key().is_some() {
+        return String::new();
+    }
+    format!(": give the key, or at least its first {MIN_KEY_PREFIX} characters")
 }
 
 fn required(request: &BanTarget) -> Result<Sought, Fault> {
@@ -65,6 +78,6 @@ fn required(request: &BanTarget) -> Result<Sought, Fault> {
     target.ok_or_else(|| Fault::new(ErrorCode::Invalid, "target required"))
 }
 
-fn forbidden(done: &str) -> Fault {
-    Fault::new(ErrorCode::Forbidden, format!("only owner or admin can {done}"))
+fn forbidden(what: &str) -> Fault {
+    Fault::new(ErrorCode::Forbidden, format!("only owner or admin can {what}"))
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use claudemesh_proto::ban::{SendAway, SentAway, Sought};
 use claudemesh_proto::{BrokerFrame, ErrorCode};
+use claudemesh_store::{Authority, Event};
+use serde_json::json;
 
 use crate::app::App;
 use crate::calls::{Live, ban};
@@ -15,23 +17,25 @@ use crate::hub::{Away, NotSentAway, Whom};
 /// For how long a session that was kicked is refused. Its client would be back within a second otherwise.
 const BLOCK: Duration = Duration::from_mins(1);
 
+/// Of so many members the log says that they were sent away, and how many connections there were in all.
+const MEMBERS_LOGGED: usize = 16;
+
 /// Sends sessions away for a minute. Connections of daemons and commands are left alone: their clients do not heed a kick.
 pub(crate) async fn kick(app: &App, live: &Live, request: SendAway) -> Result<BrokerFrame, Fault> {
-    send_away(app, live, request, ("kicked", Some(BLOCK))).await.map(BrokerFrame::KickAck)
+    send_away(app, live, request, Some(BLOCK)).await.map(BrokerFrame::KickAck)
 }
 
 /// Closes connections.
 pub(crate) async fn disconnect(app: &App, live: &Live, request: SendAway) -> Result<BrokerFrame, Fault> {
-    send_away(app, live, request, ("disconnected", None)).await.map(BrokerFrame::DisconnectAck)
+    send_away(app, live, request, None).await.map(BrokerFrame::DisconnectAck)
 }
 
-async fn send_away(
-    app: &App,
-    live: &Live,
-    request: SendAway,
-    (done, block): (&str, Option<Duration>),
-) -> Result<SentAway, Fault> {
-    let owner = ban::authorise(app, live, done).await?.owner;
+async fn send_away(app: &App, live: &Live, request: SendAway, block: Option<Duration>) -> Result<SentAway, Fault> {
+    let (verb, done, event) = match block {
+        Some(_) => ("kick", "kicked", "member_kicked"),
+        None => ("disconnect", "disconnected", "member_disconnected"),
+    };
+    let Authority { owner, display_name, .. } = ban::authorise(app, live, verb).await?;
     let now = app.clock.now();
     let (close, stale) = match block {
         Some(_) => (Close::KICKED, Close::KICKED_STALE),
@@ -59,6 +63,12 @@ async fn send_away(
     })?;
     let count = sent_away.names.len();
     tracing::info!(mesh.id = %live.mesh_id, member.id = %live.member_id, close.reason = close.reason, count, "connections were sent away");
+    if count > 0 {
+        let actor = Some((live.member_id.clone(), display_name.unwrap_or_else(|| live.display_name.clone())));
+        let members: Vec<_> = sent_away.members.iter().take(MEMBERS_LOGGED).collect();
+        let payload = json!({"memberIds": members, "count": count});
+        log(app, Event { mesh_id: live.mesh_id.clone(), event, actor, payload }).await;
+    }
     let names: Vec<String> = sent_away.names.iter().map(ToString::to_string).collect();
     let skipped: Vec<String> = sent_away.skipped.iter().map(ToString::to_string).collect();
     Ok(SentAway {
@@ -66,4 +76,11 @@ async fn send_away(
         affected: names,
         skipped_control_plane: Some(skipped).filter(|it| !it.is_empty()),
     })
+}
+
+/// What was done cannot be taken back: where it cannot be logged now, it waits with the ends of those presences.
+async fn log(app: &App, event: Event) {
+    if app.store.record(event.clone()).await.await.is_err() {
+        app.hub.log_later(event);
+    }
 }

@@ -1,6 +1,6 @@
 //! Sending connections away: whom a request means, and what becomes of them.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::PoisonError;
 use std::time::Duration;
 
@@ -41,6 +41,8 @@ pub(crate) struct Away<'a> {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct SentAway {
     pub(crate) names: Vec<DisplayName>,
+    /// The members that they were of, each once.
+    pub(crate) members: BTreeSet<MemberId>,
     /// Who was meant and left alone.
     pub(crate) skipped: Vec<DisplayName>,
 }
@@ -77,11 +79,12 @@ impl Hub {
                 blocks.add((mesh.clone(), session.pubkey), now, now.plus(duration));
             }
         }
+        let members = expelled.iter().map(|presence| presence.member_id.clone()).collect();
         let (mut names, mut skipped): (Vec<_>, Vec<_>) =
             (expelled.into_iter().map(name).collect(), skipped.into_iter().map(name).collect());
         names.sort_unstable();
         skipped.sort_unstable();
-        Ok(SentAway { names, skipped })
+        Ok(SentAway { names, members, skipped })
     }
 
     /// Ends everything that is here of a member who was removed; whether there was anything.

@@ -15,6 +15,9 @@ on_both!(
     an_unban_names_one_of_the_banned,
 );
 
+/// Behind a target that means nobody or several, and is no key.
+pub(crate) const HINT: &str = ": give the key, or at least its first 12 characters";
+
 /// An answer without its `_reqId`.
 async fn ask(wire: &mut Wire, request: Value) -> Value {
     merged(wire.ask(request).await, json!({"_reqId": null}))
@@ -234,14 +237,17 @@ async fn who_cannot_be_banned_and_by_whom(setup: Setup) {
         assert_eq!(unban(&mut wires[2], target).await, forbidden("unban"));
     }
     let admin = &mut wires[1];
-    let nobody = |text: &str| error("not_found", &format!("peer \"{text}\" not found"));
+    let nobody = |text: &str| {
+        let hint = if text == eve.key() { "" } else { HINT };
+        error("not_found", &format!("peer \"{text}\" not found{hint}"))
+    };
     for target in
         ["nobody", "cid", &cid.key()[..11], &cid.key()[4..30], &cid.key().to_uppercase(), &eve.key(), "%", "_"]
     {
         assert_eq!(ban(admin, target).await, nobody(target), "{target}");
     }
     assert_eq!(ban(admin, &format!("\u{202e}{}\n", "x".repeat(500))).await, nobody(&"x".repeat(64)));
-    assert_eq!(ban(admin, "Twin").await, error("invalid", "\"Twin\" is ambiguous"));
+    assert_eq!(ban(admin, "Twin").await, error("invalid", &format!("\"Twin\" is ambiguous{HINT}")));
     for target in ["Bob", &bob.key(), &bob.key()[..12]] {
         assert_eq!(ban(admin, target).await, error("invalid", "cannot ban yourself"));
     }
@@ -273,7 +279,8 @@ async fn an_unban_names_one_of_the_banned(setup: Setup) {
         assert_eq!(ban(&mut admin, &member.key()).await["type"], "ban_ack");
     }
     for target in ["nobody", "Ann", &ann.key(), &cid.key()[..11], &namesake.key()] {
-        assert_eq!(unban(&mut admin, target).await, error("not_found", &format!("no banned peer \"{target}\"")));
+        let hint = if target.len() == 64 { "" } else { HINT };
+        assert_eq!(unban(&mut admin, target).await, error("not_found", &format!("no banned peer \"{target}\"{hint}")));
     }
     assert_eq!(unban(&mut admin, "Bob").await["unbanned"], "Bob", "the other Bob is not banned");
     assert_eq!(unban(&mut admin, &cid.key()[..12]).await["unbanned"], "Cid");
@@ -283,7 +290,7 @@ async fn an_unban_names_one_of_the_banned(setup: Setup) {
     for member in [&bob, &namesake] {
         assert_eq!(ban(&mut admin, &member.key()).await["banned"], "Bob");
     }
-    assert_eq!(unban(&mut admin, "Bob").await, error("invalid", "\"Bob\" is ambiguous"));
+    assert_eq!(unban(&mut admin, "Bob").await, error("invalid", &format!("\"Bob\" is ambiguous{HINT}")));
     assert_eq!(unban(&mut admin, &bob.key()).await["unbanned"], "Bob");
     assert_eq!(ask(&mut admin, json!({"type": "list_bans"})).await["bans"][0]["pubkey"], namesake.key());
 }

@@ -5,7 +5,9 @@ use std::time::Duration;
 use claudemesh_testkit::{Member, Session, Setup, TestMesh, Wire, merged};
 use serde_json::{Value, json};
 
-on_both!(only_the_owner_and_admins_close_connections_of_others);
+use crate::ban::HINT;
+
+on_both!(only_the_owner_and_admins_close_connections_of_others, whom_an_admin_sent_away_is_in_the_log);
 
 /// An answer without its `_reqId`.
 async fn ask(wire: &mut Wire, request: Value) -> Value {
@@ -38,10 +40,10 @@ async fn only_the_owner_and_admins_close_connections_of_others(setup: Setup) {
     let mesh = setup.start().await;
     let (_, ann, bob) = mesh.pair().await;
     let (mut admin, mut member) = (mesh.connect(&ann.hello()).await, mesh.connect(&bob.hello()).await);
-    for (kind, done) in [("kick", "kicked"), ("disconnect", "disconnected")] {
+    for kind in ["kick", "disconnect"] {
         for fields in [json!({"target": "Ann"}), json!({"stale": 0}), json!({"all": true}), json!({})] {
             let answer = ask(&mut member, merged(json!({"type": kind}), fields)).await;
-            assert_eq!(answer, error("forbidden", &format!("only owner or admin can {done}")));
+            assert_eq!(answer, error("forbidden", &format!("only owner or admin can {kind}")));
         }
     }
     admin.fence().await;
@@ -50,6 +52,36 @@ async fn only_the_owner_and_admins_close_connections_of_others(setup: Setup) {
     assert_eq!(ask(&mut admin, json!({"type": "kick"})).await, gone("kick_ack", &[]));
     promote(&mesh, &bob).await;
     assert_eq!(ask(&mut member, json!({"type": "kick"})).await, gone("kick_ack", &[]));
+}
+
+/// Who did it, to whom, and to how many connections; nothing is logged where nobody was meant.
+async fn whom_an_admin_sent_away_is_in_the_log(setup: Setup) {
+    let mesh = setup.start().await;
+    let (mesh_of_ann, ann, bob) = mesh.pair().await;
+    let cid = mesh.join(&mesh_of_ann, &ann, "Cid").await;
+    let mut admin = mesh.connect(&ann.hello()).await;
+    let _sessions = [
+        mesh.connect(&bob.session().hello()).await,
+        mesh.connect(&bob.session().hello()).await,
+        mesh.connect(&cid.session().hello()).await,
+        mesh.connect(&cid.hello()).await,
+    ];
+    for request in [
+        json!({"type": "kick", "target": "nobody"}),
+        json!({"type": "disconnect"}),
+        json!({"type": "kick", "all": true}),
+        json!({"type": "disconnect", "target": "Cid"}),
+    ] {
+        ask(&mut admin, request).await;
+    }
+    let mut ids = [&bob.id, &cid.id];
+    ids.sort();
+    for (event, members, count) in [("member_kicked", json!(ids), 3), ("member_disconnected", json!([cid.id]), 1)] {
+        let found = ask(&mut admin, json!({"type": "audit_query", "eventType": event})).await;
+        assert_eq!(found["total"], 1, "{found}");
+        assert_eq!(found["entries"][0]["payload"], json!({"memberIds": members, "count": count}));
+        assert_eq!(found["entries"][0]["actor"], "Ann");
+    }
 }
 
 /// websocket 8.2 and 1.4: code, reason, and that the presence is gone at once.
@@ -115,7 +147,7 @@ async fn a_target_that_means_more_than_one_closes_nothing() {
     for target in ["api", "build", &prefix] {
         for kind in ["kick", "disconnect"] {
             let answer = ask(&mut admin, json!({"type": kind, "target": target})).await;
-            assert_eq!(answer, error("invalid", &format!("\"{target}\" is ambiguous")));
+            assert_eq!(answer, error("invalid", &format!("\"{target}\" is ambiguous{HINT}")));
         }
     }
     for wire in &mut wires {
