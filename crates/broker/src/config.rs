@@ -54,7 +54,7 @@ pub struct Config {
     #[arg(long, env = "BROKER_ALLOWED_ORIGINS", value_delimiter = ',')]
     pub allowed_origins: Vec<String>,
 
-    /// Most open connections of one mesh.
+    /// Most open connections of one mesh; the last twentieth is for admins and for members who have none.
     #[arg(long, env = "MAX_CONNECTIONS_PER_MESH", default_value_t = 1000)]
     pub max_connections_per_mesh: usize,
 
@@ -131,8 +131,8 @@ pub struct Config {
     #[arg(long, env = "STATUS_TTL_SECONDS", default_value = "60", value_parser = seconds)]
     pub status_ttl: Duration,
 
-    /// Status hooks that may be called per minute for one process and directory, and twenty times as many by one address; 0 is no
-    /// limit.
+    /// Status hooks that may be called per minute with one token, or without for one process and directory, and twenty times as many by
+    /// one address; 0 is no limit.
     #[arg(long, env = "HOOK_RATE_LIMIT_PER_MIN", default_value_t = 30)]
     pub hook_rate_limit_per_min: u32,
 
