@@ -87,7 +87,7 @@ pub(crate) async fn set_status(
         Ok(body) => body,
         Err(too_large) => return too_large,
     };
-    match take(&running, bearer, &origin, &body) {
+    match take(&running, &bearer, &origin, &body) {
         Ok(Heard::About(presence_id)) => Json(json!({"ok": true, "presence_id": presence_id})).into_response(),
         Ok(Heard::Pending) => Json(json!({"ok": true, "pending": true})).into_response(),
         Err(refusal) => {
@@ -105,7 +105,7 @@ fn bearer(running: &Running, headers: &HeaderMap) -> Bearer {
     token.filter(|token| running.app.hub.knows_token(token)).map_or(Bearer::Unknown, Bearer::Known)
 }
 
-fn take(running: &Running, bearer: Bearer, origin: &Origin, body: &[u8]) -> Result<Heard, Refusal> {
+fn take(running: &Running, bearer: &Bearer, origin: &Origin, body: &[u8]) -> Result<Heard, Refusal> {
     let app = &running.app;
     let Said { cwd, pid, status, session_id } = read(body).map_err(Refusal::Malformed)?;
     let process = Process { address: origin.counted, pid, cwd };
@@ -118,7 +118,7 @@ fn take(running: &Running, bearer: Bearer, origin: &Origin, body: &[u8]) -> Resu
     }
     let status = status.filter(|_| !process.cwd.is_empty()).ok_or(Refusal::Unheard("cwd and status required"))?;
     if let Bearer::Known(token) = bearer {
-        return app.hub.hear_from(&token, status).map(Heard::About).ok_or(Refusal::Unauthorized);
+        return app.hub.hear_from(token, status).map(Heard::About).ok_or(Refusal::Unauthorized);
     }
     match status {
         Status::Dnd => Err(Refusal::Unheard("dnd needs the hook token of the session")),
