@@ -2,8 +2,9 @@
 
 use std::env;
 
-use claudemesh_client::{Config, Dial, Home, Line, Membership};
+use claudemesh_client::{Config, Connection, Dial, Home, Line, Membership, Said};
 use claudemesh_proto::hello::QUIET;
+use claudemesh_proto::presence::Peer;
 
 use crate::output::Output;
 
@@ -47,10 +48,33 @@ impl Context {
         talk: impl AsyncFnOnce(&mut Line) -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
         let mut dial = Dial::member(mesh, QUIET)?;
-        if let Some(session) = env::var("CLAUDEMESH_SESSION_ID").ok().filter(|id| !id.is_empty()) {
+        if let Some(session) = session() {
             dial.place.session_id = session;
         }
         Self::on(dial, talk).await
+    }
+
+    /// Says something on such a line, and keeps it for whoever listens later when it is a person's word: what a command says in
+    /// the name of a session is that session's alone. What there is to tell when nobody is here of whom it is said.
+    pub(crate) async fn say_of_oneself(
+        &self,
+        mesh: &Membership,
+        keep: Option<&dyn Fn(&mut Said)>,
+        say: impl AsyncFnOnce(&Connection) -> claudemesh_client::Result<()>,
+    ) -> anyhow::Result<Option<&'static str>> {
+        let keep = keep.filter(|_| session().is_none());
+        let said = async |line: &mut Line| {
+            if let Some(keep) = keep {
+                self.home.keep_said(&mesh.mesh_id, keep)?;
+            }
+            say(line.connection()).await?;
+            let own = mesh.identity.public();
+            let ours = |peers: Vec<Peer>| peers.iter().filter(|peer| peer.member_pubkey == own).count();
+            // It is said whether this can be found out or not. One of ours is this command.
+            Ok(line.connection().peers().await.map_or(2, ours) > 1)
+        };
+        let is_heard = self.on_line_of_session(mesh, said).await?;
+        Ok((!is_heard).then_some(if keep.is_some() { SAID_LATER } else { SAID_TO_NOBODY }))
     }
 
     async fn on<T>(dial: Dial, talk: impl AsyncFnOnce(&mut Line) -> anyhow::Result<T>) -> anyhow::Result<T> {
@@ -60,3 +84,11 @@ impl Context {
         outcome
     }
 }
+
+/// The session that this command runs in, where there is one.
+fn session() -> Option<String> {
+    env::var("CLAUDEMESH_SESSION_ID").ok().filter(|id| !id.is_empty())
+}
+
+const SAID_LATER: &str = "No session of yours listens now; the next `claudemesh inbox --wait` will say it.";
+const SAID_TO_NOBODY: &str = "No session of yours listens now, so nobody is told.";

@@ -105,11 +105,12 @@ impl Home {
         })
     }
 
-    /// Removes a mesh with its member key; tells whether it was there.
+    /// Removes a mesh with its member key and what the member said of itself; tells whether it was there.
     pub fn remove(&self, mesh: &MeshId) -> Result<bool> {
         self.update(|file| {
             let before = file.meshes.len();
             file.meshes.retain(|row| row.mesh_id != mesh.as_str());
+            private_file::remove(&self.said_path(mesh))?;
             Ok(file.meshes.len() < before)
         })
     }

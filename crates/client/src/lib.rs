@@ -44,6 +44,7 @@ mod presence;
 mod private_file;
 mod receive;
 mod resolve;
+mod said;
 #[cfg(test)]
 mod samples;
 mod tls;
@@ -72,3 +73,4 @@ pub use owner::OwnerKey;
 pub use place::{here, hostname};
 pub use receive::{BATCH, Bound, Fetched, fetch, keep};
 pub use resolve::{Addressee, Roster, Unresolved, key_prefix};
+pub use said::Said;

@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use claudemesh_client::{
-    BATCH, Body, Bound, Cipher, Connection, Dial, Ended, Error, Fetched, Inbox, Letter, MAIL, Membership, Pushes,
+    BATCH, Body, Bound, Cipher, Connection, Dial, Ended, Error, Fetched, Inbox, Letter, MAIL, Membership, Pushes, Said,
     fetch, keep, key_prefix, now,
 };
 use claudemesh_proto::Priority;
@@ -60,8 +60,10 @@ impl Desk<'_> {
 
     /// Shows what comes until the process is told to stop.
     async fn wait(&self) -> anyhow::Result<()> {
-        let output = &self.context.output;
-        let dial = Dial::member(&self.mesh, MAIL)?;
+        let (output, home) = (&self.context.output, &self.context.home);
+        let mut dial = Dial::member(&self.mesh, MAIL)?;
+        let announced = dial.place.capabilities.clone();
+        let mut told = Said::default();
         self.show(&self.inbox.unshown().await?).await?;
         output.notice("Waiting for messages; Ctrl-C ends.");
         let mut stop = pin!(interrupted());
@@ -71,6 +73,8 @@ impl Desk<'_> {
                 is_lost.set(true);
                 output.notice(&format!("{error}; trying again in {} s", wait.as_secs_f32().ceil()));
             };
+            dial.place.capabilities.clone_from(&announced);
+            home.said(&self.mesh.mesh_id)?.prepare(&mut dial.place);
             let (connection, pushes) = tokio::select! {
                 opened = dial.open_patiently(notice) => opened?,
                 () = &mut stop => return Ok(()),
@@ -79,7 +83,7 @@ impl Desk<'_> {
                 output.notice("Connected again.");
             }
             let ended = tokio::select! {
-                ended = self.listen(&connection, pushes) => Some(ended),
+                ended = self.listen(&connection, pushes, &mut told) => Some(ended),
                 () = &mut stop => None,
             };
             connection.close().await;
@@ -92,8 +96,20 @@ impl Desk<'_> {
         }
     }
 
-    /// Keeps and shows what comes on one connection, until that is over.
-    async fn listen(&self, connection: &Connection, mut pushes: Pushes) -> anyhow::Result<Ended> {
+    /// Says what the person said of itself, then keeps and shows what comes on one connection, until that is over.
+    async fn listen(&self, connection: &Connection, mut pushes: Pushes, told: &mut Said) -> anyhow::Result<Ended> {
+        match connection.say_again(&self.context.home, &self.mesh.mesh_id, told).await {
+            Ok(()) => {}
+            Err(Error::Ended(ended)) => return Ok(ended),
+            Err(error @ (Error::Refused { .. } | Error::TimedOut { .. })) => {
+                self.context.output.notice(&format!("What you said of yourself could not be said again: {error}"));
+            }
+            Err(error) => return Err(error.into()),
+        }
+        if let Some(status) = told.status {
+            let status = status.as_str();
+            self.context.output.notice(&format!("You are {status}, as you said; claudemesh set-status idle ends it."));
+        }
         loop {
             let batch = pushes.next_many(BATCH).await;
             if batch.is_empty() {

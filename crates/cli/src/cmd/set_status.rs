@@ -1,5 +1,7 @@
 //! `claudemesh set-status`
 
+use claudemesh_client::{Connection, Said};
+use claudemesh_proto::presence::StatusSource;
 use serde_json::json;
 
 use crate::args::SetStatus;
@@ -8,7 +10,12 @@ use crate::context::Context;
 pub(crate) async fn run(context: &Context, asked: &SetStatus) -> anyhow::Result<()> {
     let mesh = context.mesh()?;
     let SetStatus { status, source } = *asked;
-    let said = context.on_line_of_session(&mesh, async |line| Ok(line.connection().set_status(status, source).await?));
-    said.await?;
-    context.output.data(&json!({ "status": status }), |_| format!("Said to be {}.", status.as_str()))
+    let keep = |said: &mut Said| said.set_status(status);
+    // What was inferred is not somebody's word.
+    let keep = (source == StatusSource::Manual).then_some(&keep as &dyn Fn(&mut Said));
+    let said = async |connection: &Connection| connection.set_status(status, source).await;
+    let unheard = context.say_of_oneself(&mesh, keep, said).await?;
+    context.output.data(&json!({ "status": status }), |_| format!("Said to be {}.", status.as_str()))?;
+    unheard.into_iter().for_each(|notice| context.output.notice(notice));
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! `claudemesh summary`
 
+use claudemesh_client::{Connection, Said};
 use claudemesh_proto::text::one_line;
 use serde_json::json;
 
@@ -9,10 +10,12 @@ use crate::context::Context;
 pub(crate) async fn run(context: &Context, asked: &Summary) -> anyhow::Result<()> {
     let mesh = context.mesh()?;
     let summary = one_line(&asked.text.join(" "));
-    let said =
-        context.on_line_of_session(&mesh, async |line| Ok(line.connection().set_summary(summary.clone()).await?));
-    said.await?;
+    let keep = |said: &mut Said| said.set_summary(&summary);
+    let said = async |connection: &Connection| connection.set_summary(summary.clone()).await;
+    let unheard = context.say_of_oneself(&mesh, Some(&keep), said).await?;
     context.output.data(&json!({ "summary": summary }), |_| {
         if summary.is_empty() { "Said to work on nothing.".to_owned() } else { format!("Said to work on: {summary}") }
-    })
+    })?;
+    unheard.into_iter().for_each(|notice| context.output.notice(notice));
+    Ok(())
 }

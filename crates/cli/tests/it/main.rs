@@ -22,6 +22,8 @@ mod readme;
 #[cfg(test)]
 mod retry;
 #[cfg(test)]
+mod said;
+#[cfg(test)]
 mod spelling;
 #[cfg(test)]
 mod team;

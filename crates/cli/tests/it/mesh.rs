@@ -359,6 +359,7 @@ fn everything_on_disk_is_private() {
     let team = Team::new();
     team.anna.json_one(&["send", "Ben", "hi"]);
     team.ben.json(&["inbox"]);
+    team.ben.json_one(&["set-status", "dnd"]);
     for user in [&team.anna, &team.ben] {
         let mut dirs = vec![user.home().to_owned()];
         while let Some(dir) = dirs.pop() {
