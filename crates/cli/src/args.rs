@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgAction, Args, Parser, Subcommand, value_parser};
 use claudemesh_client::BrokerUrl;
 use claudemesh_proto::grant::Capability;
@@ -334,6 +335,7 @@ pub(crate) struct SendAway {
 #[command(after_help = "What waits for the member ends, and an unban does not bring it back.\n\nJSON: {banned: name}")]
 pub(crate) struct Ban {
     /// A name, a member's key, or its first 12 characters or more
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     pub(crate) target: String,
 }
 
@@ -446,6 +448,14 @@ impl NewInvite {
     /// Whether anything was said about a new invite.
     pub(crate) fn is_given(&self) -> bool {
         self.role.is_some() || self.uses.is_some() || self.expires.is_some() || self.broker.is_some()
+    }
+}
+
+impl UpdateMember {
+    /// Whether nothing is to be changed.
+    pub(crate) fn says_nothing(&self) -> bool {
+        let is_grouped = self.no_groups || !self.group.is_empty();
+        self.name.is_none() && self.tag.is_none() && !is_grouped && self.mode.is_none() && self.role.is_none()
     }
 }
 

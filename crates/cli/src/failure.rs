@@ -60,7 +60,7 @@ fn exit(error: &anyhow::Error) -> Exit {
         return failure.exit;
     }
     match error.downcast_ref::<Unresolved>() {
-        Some(Unresolved::Nobody { .. }) => return Exit::NotFound,
+        Some(Unresolved::Nobody { .. } | Unresolved::ShortKey { .. }) => return Exit::NotFound,
         Some(_) => return Exit::BadArguments,
         None => {}
     }
@@ -121,7 +121,7 @@ fn advice_on_whom(unresolved: &Unresolved) -> Option<&'static str> {
         Unresolved::Ambiguous { .. } => Some("name one by its key; the first 8 characters or more are enough"),
         Unresolved::NotOne(_) => Some("one name, without @ or #"),
         // What there is has been said.
-        Unresolved::Nobody { .. } | Unresolved::NoAudience(_) => None,
+        Unresolved::Nobody { .. } | Unresolved::ShortKey { .. } | Unresolved::NoAudience(_) => None,
     }
 }
 

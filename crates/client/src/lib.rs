@@ -72,5 +72,5 @@ pub use message_id::client_message_id;
 pub use owner::OwnerKey;
 pub use place::{here, hostname};
 pub use receive::{BATCH, Bound, Fetched, fetch, keep};
-pub use resolve::{Addressee, Roster, Unresolved, key_prefix};
+pub use resolve::{Addressee, Roster, Unresolved, is_same_name, is_short_key, key_prefix};
 pub use said::Said;

@@ -6,6 +6,7 @@
 use std::fmt;
 
 use claudemesh_proto::PublicKey;
+use claudemesh_proto::limits::MIN_KEY_PREFIX;
 use claudemesh_proto::member::Member;
 use claudemesh_proto::presence::Peer;
 use claudemesh_proto::text::one_line;
@@ -50,6 +51,13 @@ pub enum Unresolved {
         /// The names there are.
         known: Vec<String>,
     },
+    /// It means nobody, and may be the beginning of a key that is too short for one.
+    ShortKey {
+        /// What was asked for.
+        who: String,
+        /// The fewest characters that name a key.
+        least: usize,
+    },
     /// It names a group, a topic or everybody where one is wanted.
     NotOne(String),
     /// It is written like a group or everybody and is neither.
@@ -66,11 +74,24 @@ impl Roster {
     /// Whom `who` means: a key of 64 hex characters, a name, or the first 8 characters of a key or more.
     ///
     /// A member's name means the member, whichever connection comes for the mail; the name of a session means that session
-    /// where it is another than its member's. Names are compared exactly first, then without regard to case.
+    /// where it is another than its member's. Letter case makes no other name: who calls itself `Bob` beside `bob` makes both
+    /// ambiguous, and does not take one over.
     ///
     /// # Errors
     /// [`Unresolved`] with the candidates or the known names.
     pub fn resolve(&self, who: &str) -> Result<Addressee, Unresolved> {
+        self.find(who, MIN_PREFIX)
+    }
+
+    /// The same among members alone, for what has consequences: a key's beginning has 12 characters at least.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn resolve_member(&self, who: &str) -> Result<Addressee, Unresolved> {
+        Self { peers: Vec::new(), members: self.members.clone() }.find(who, MIN_KEY_PREFIX)
+    }
+
+    fn find(&self, who: &str, least: usize) -> Result<Addressee, Unresolved> {
         let who = who.trim();
         if who == "*" || who.starts_with('@') || who.starts_with('#') {
             return Err(Unresolved::NotOne(one_line(who)));
@@ -78,18 +99,13 @@ impl Roster {
         if let Ok(key) = who.to_ascii_lowercase().parse() {
             return Ok(self.by_key(key));
         }
-        let everybody = self.everybody();
-        let named = |same: &dyn Fn(&str) -> bool| -> Vec<Addressee> {
-            everybody.iter().filter(|one| one.name.as_deref().is_some_and(same)).cloned().collect()
+        let is_prefix = (least..64).contains(&who.len()) && who.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let prefix = is_prefix.then(|| who.to_ascii_lowercase());
+        let is_meant = |one: &Addressee| {
+            one.name.as_deref().is_some_and(|name| is_same_name(name, who))
+                || prefix.as_deref().is_some_and(|prefix| one.key.to_string().starts_with(prefix))
         };
-        let mut found = named(&|name| name == who);
-        if found.is_empty() {
-            found = named(&|name| name.to_lowercase() == who.to_lowercase());
-        }
-        if is_prefix(who) {
-            let prefix = who.to_ascii_lowercase();
-            found.extend(everybody.iter().filter(|one| one.key.to_string().starts_with(&prefix)).cloned());
-        }
+        let mut found: Vec<_> = self.everybody().into_iter().filter(is_meant).collect();
         found.sort_by_key(|one| one.key);
         found.dedup_by_key(|one| one.key);
         match (found.pop(), found.is_empty()) {
@@ -98,6 +114,7 @@ impl Roster {
                 found.push(last);
                 Err(Unresolved::Ambiguous { who: one_line(who), candidates: found })
             }
+            (None, _) if is_short_key(who, least) => Err(Unresolved::ShortKey { who: one_line(who), least }),
             (None, _) => Err(Unresolved::Nobody { who: one_line(who), known: self.names() }),
         }
     }
@@ -127,7 +144,7 @@ impl Roster {
         };
         let present = |peer: &Peer| {
             let name = peer.display_name.to_string();
-            let is_members = self.member_name(&peer.member_pubkey).as_ref() == Some(&name);
+            let is_members = self.member_name(&peer.member_pubkey).is_some_and(|member| is_same_name(&member, &name));
             let name = (peer.pubkey == peer.member_pubkey || !is_members).then_some(name);
             Addressee { key: peer.pubkey, member_key: Some(peer.member_pubkey), name }
         };
@@ -164,8 +181,8 @@ impl fmt::Display for Unresolved {
                 }
                 Ok(())
             }
-            Self::Nobody { who, .. } if is_short_prefix(who) => {
-                write!(f, "nobody is called \"{who}\", and a key needs at least 8 characters")
+            Self::ShortKey { who, least } => {
+                write!(f, "nobody is called \"{who}\", and a key needs at least {least} characters")
             }
             Self::Nobody { who, known } if known.is_empty() => write!(f, "nobody is called \"{who}\""),
             Self::Nobody { who, known } => {
@@ -192,14 +209,21 @@ pub fn key_prefix(key: &impl fmt::Display) -> String {
     one_line(&key.to_string()).chars().take(12).collect()
 }
 
-/// What somebody may have meant as the beginning of a key.
-fn is_short_prefix(who: &str) -> bool {
-    (4..8).contains(&who.len()) && who.bytes().all(|byte| byte.is_ascii_hexdigit())
+/// Whether two names are one to who reads or types them: letter case makes no difference.
+pub fn is_same_name(one: &str, other: &str) -> bool {
+    one.to_lowercase() == other.to_lowercase()
 }
 
-fn is_prefix(who: &str) -> bool {
-    (8..64).contains(&who.len()) && who.bytes().all(|byte| byte.is_ascii_hexdigit())
+/// Whether somebody may have meant it as the beginning of a key that is too short to name one.
+pub fn is_short_key(who: &str, least: usize) -> bool {
+    (SHORTEST..least).contains(&who.len()) && who.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
+
+/// Characters of a key that name it where a wrong guess is seen at once.
+const MIN_PREFIX: usize = 8;
+
+/// What is shorter and could be the beginning of a key is rather a name.
+const SHORTEST: usize = 4;
 
 /// Names that fit into an answer; a mesh may have a thousand.
 const NAMED: usize = 20;
@@ -297,6 +321,28 @@ mod tests {
         roster.peers.push(peer(0xe1, 0xcc, "Ben"));
         let Err(Unresolved::Ambiguous { candidates, .. }) = roster.resolve("Ben") else { panic!("not ambiguous") };
         assert_eq!(candidates.iter().map(|one| one.key).collect::<Vec<_>>(), [key(0xbb), key(0xe1)]);
+    }
+
+    #[test]
+    fn a_newcomer_whose_name_differs_in_case_takes_no_name_over() {
+        let mut roster = roster();
+        roster.members.push(member(0xdd, "BEN"));
+        for who in ["Ben", "BEN", "ben"] {
+            let Err(Unresolved::Ambiguous { candidates, .. }) = roster.resolve(who) else { panic!("not ambiguous") };
+            assert_eq!(candidates.iter().map(|one| one.key).collect::<Vec<_>>(), [key(0xbb), key(0xdd)]);
+        }
+        roster.peers.push(peer(0xa4, 0xaa, "ANNA"));
+        assert_eq!(roster.resolve("anna").unwrap().key, key(0xaa), "a session named like its own member");
+    }
+
+    #[test]
+    fn where_it_has_consequences_only_members_are_meant_and_by_twelve_characters() {
+        let roster = roster();
+        assert_eq!(roster.resolve_member("ben").unwrap().key, key(0xbb));
+        assert_eq!(roster.resolve_member("bbbbbbbbbbbb").unwrap().key, key(0xbb));
+        let short = roster.resolve_member("bbbbbbbbbbb").unwrap_err();
+        assert_eq!(short.to_string(), "nobody is called \"bbbbbbbbbbb\", and a key needs at least 12 characters");
+        assert!(matches!(roster.resolve_member("anna-api"), Err(Unresolved::Nobody { .. })));
     }
 
     #[test]

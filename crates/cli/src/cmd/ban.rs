@@ -1,6 +1,6 @@
 //! `claudemesh ban`, `claudemesh unban` and `claudemesh bans`
 
-use claudemesh_client::key_prefix;
+use claudemesh_client::{Line, Roster, key_prefix};
 use serde_json::json;
 
 use crate::args::{Ban, Unban};
@@ -9,7 +9,12 @@ use crate::table::table;
 
 pub(crate) async fn ban(context: &Context, asked: &Ban) -> anyhow::Result<()> {
     let mesh = context.mesh()?;
-    let name = context.on_line(&mesh, async |line| Ok(line.connection().ban(&asked.target).await?)).await?;
+    let banning = async |line: &mut Line| {
+        // A name that means two is told with its candidates, as everywhere; the broker gets a key, which means one.
+        let whom = Roster::fetch(line.connection()).await?.resolve_member(&asked.target)?;
+        Ok(line.connection().ban(&whom.key.to_string()).await?)
+    };
+    let name = context.on_line(&mesh, banning).await?;
     context.output.data(&json!({ "banned": name }), |_| {
         format!(
             "Removed {name}: its connections are closed, and nothing reaches it. Take it back: claudemesh unban {name}"

@@ -1,6 +1,6 @@
 //! `claudemesh join`
 
-use claudemesh_client::{Error, Invite, Joining, key_prefix};
+use claudemesh_client::{Error, Invite, Joining, is_same_name, key_prefix};
 use claudemesh_keys::fingerprint;
 use claudemesh_proto::member::Member;
 use claudemesh_proto::text::one_line;
@@ -51,9 +51,8 @@ pub(crate) async fn run(context: &Context, asked: Join) -> anyhow::Result<()> {
             Joining::Already(_) => format!("Already a member of mesh {slug}{name}."),
         }
     })?;
-    if let Some(own) = own.filter(|own| has_namesake(&members, own)) {
-        let (name, key) = (&own.display_name, key_prefix(&own.pubkey));
-        context.output.notice(&format!("There is another {name} in this mesh: people must name you by key ({key})."));
+    if let Some(own) = own {
+        warn_of_namesake(context, &members, own, "you");
     }
     let fingerprint = owner.map_or_else(|| "not known here".into(), |owner| fingerprint(&owner));
     context.output.notice(&format!("Broker: {}\nOwner's key: {fingerprint}", mesh.broker_url));
@@ -61,7 +60,14 @@ pub(crate) async fn run(context: &Context, asked: Join) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether another member has the very same name; one that differs in letter case can be told apart.
-fn has_namesake(members: &[Member], own: &Member) -> bool {
-    members.iter().any(|member| member.member_id != own.member_id && member.display_name == own.display_name)
+/// Says that another member has the same name, in whatever letter case: no name that two have means one of them.
+pub(super) fn warn_of_namesake(context: &Context, members: &[Member], named: &Member, whom: &str) {
+    let is_other = |member: &&Member| member.member_id != named.member_id;
+    let is_same = |member: &&Member| is_same_name(member.display_name.as_str(), named.display_name.as_str());
+    if let Some(other) = members.iter().filter(is_other).find(is_same) {
+        let (name, key) = (&other.display_name, key_prefix(&named.pubkey));
+        context
+            .output
+            .notice(&format!("There is another {name} in this mesh: people must name {whom} by key ({key})."));
+    }
 }

@@ -5,6 +5,7 @@ use claudemesh_proto::member::{Member, MemberUpdate};
 use claudemesh_proto::text::one_line;
 use serde_json::json;
 
+use super::join::warn_of_namesake;
 use crate::args::{MemberVerb, MemberWhat, UpdateMember};
 use crate::context::Context;
 use crate::exit::Exit;
@@ -18,7 +19,11 @@ pub(crate) async fn run(context: &Context, asked: MemberVerb) -> anyhow::Result<
 
 async fn update(context: &Context, asked: UpdateMember) -> anyhow::Result<()> {
     let mesh = context.mesh()?;
+    if asked.says_nothing() {
+        return Err(Failure::bad_arguments(NOTHING_SAID));
+    }
     let UpdateMember { who, name, tag, group, no_groups, mode, role } = asked;
+    let is_renaming = name.is_some();
     let mut update = MemberUpdate {
         member_id: None,
         display_name: name.map(|name| name.to_string()),
@@ -37,10 +42,15 @@ async fn update(context: &Context, asked: UpdateMember) -> anyhow::Result<()> {
             let nobody = || Failure { exit: Exit::NotFound, text: format!("{whom} is no member of this mesh") };
             update.member_id = Some(id.ok_or_else(nobody)?);
         }
-        Ok(line.connection().update_member(update).await?)
+        let member = line.connection().update_member(update).await?;
+        // It is done whether this can be found out or not.
+        let members = if is_renaming { line.connection().members().await.unwrap_or_default() } else { Vec::new() };
+        Ok((member, members))
     });
-    let member = updated.await?;
-    context.output.data(&json!({ "member": member }), |_| told(&member))
+    let (member, members) = updated.await?;
+    context.output.data(&json!({ "member": member }), |_| told(&member))?;
+    warn_of_namesake(context, &members, &member, if member.pubkey == mesh.identity.public() { "you" } else { "it" });
+    Ok(())
 }
 
 fn told(member: &Member) -> String {
@@ -54,3 +64,6 @@ fn told(member: &Member) -> String {
         member.message_mode.as_deref().map_or_else(|| "push".to_owned(), one_line),
     )
 }
+
+const NOTHING_SAID: &str = "nothing to change was named\n\
+    try: --name, --tag, --group (or --no-groups), --mode, or as an admin --role; claudemesh member update --help";

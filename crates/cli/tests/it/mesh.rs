@@ -114,6 +114,28 @@ fn names_that_mean_nobody_or_two_send_nothing() {
 }
 
 #[test]
+fn a_newcomer_whose_name_differs_in_letter_case_takes_no_name_over_and_is_told() {
+    let team = Team::new();
+    let other = User::new();
+    let invite = team.anna.json_one(&["invite"]);
+    let joined = other.run(&["join", text(&invite["url"]), "--name", "BEN"]);
+    let keys = [&team.ben, &other].map(|user| text(&user.json_one(&["list"])["meshes"][0]["pubkey"]).to_owned());
+    let notice = format!("There is another Ben in this mesh: people must name you by key ({}).\n", &keys[1][..12]);
+    assert!(joined.stderr.contains(&notice), "{joined:?}");
+    for line in [["send", "Ben", "hi"].as_slice(), &["send", "BEN", "hi"], &["grant", "ben", "dm"], &["ban", "Ben"]] {
+        let said = team.anna.run(line);
+        assert_eq!(said.code, 3, "{line:?}: {said:?}");
+        assert!(said.stderr.contains("may mean 2 recipients, so nothing was done:"), "{line:?}: {said:?}");
+        assert!(keys.iter().all(|key| said.stderr.contains(key)), "{line:?}: {said:?}");
+    }
+    let renamed = team.ben.run(&["member", "update", "--name", "anna"]);
+    let notice = format!("There is another Anna in this mesh: people must name you by key ({}).\n", &keys[0][..12]);
+    assert_eq!((renamed.code, renamed.stderr), (0, notice));
+    let renamed = team.anna.run(&["member", "update", &keys[0], "--name", "Dora"]);
+    assert_eq!((renamed.code, renamed.stderr.as_str()), (0, ""));
+}
+
+#[test]
 fn both_sides_see_the_same_safety_number() {
     let team = Team::new();
     let (a, b) = (team.anna.json_one(&["verify", "Ben"]), team.ben.json_one(&["verify", "Anna"]));
