@@ -108,7 +108,9 @@ fn advice(error: &Error) -> Option<&'static str> {
         Error::Refused { code: ErrorCode::TimestampSkew, .. } => {
             "set this machine's clock; it is more than a minute off"
         }
-        Error::Refused { code: ErrorCode::Unauthorized | ErrorCode::Revoked, .. } => {
+        Error::Refused { code: ErrorCode::Revoked, .. } => TAKEN_BACK,
+        Error::Ended(ended) if ended.is_ban() => TAKEN_BACK,
+        Error::Refused { code: ErrorCode::Unauthorized, .. } => {
             "ask an admin of the mesh for a new invite; claudemesh leave SLUG forgets the old membership"
         }
         Error::HttpRefused { word, .. } => return advice_on_word(word),
@@ -151,6 +153,8 @@ fn advice_on_word(word: &str) -> Option<&'static str> {
 }
 
 pub(crate) const IN_PARTS: &str = "send it in parts, or say where it can be found";
+const TAKEN_BACK: &str = "ask an admin of the mesh to take you back (claudemesh unban) or for a new invite; \
+    claudemesh leave SLUG forgets the old membership";
 const FIRST_MESH: &str = "claudemesh create SLUG --broker URL, or claudemesh join LINK";
 
 #[cfg(test)]

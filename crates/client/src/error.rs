@@ -225,6 +225,7 @@ impl Error {
             | Self::BadInput { .. }
             | Self::TooLarge { .. }
             | Self::BadRecipientKey => Kind::BadInput,
+            Self::Ended(ended) if ended.is_ban() => Kind::Auth,
             Self::Unreachable { .. } | Self::TimedOut { .. } | Self::Ended(_) => Kind::Network,
             Self::Refused { code, .. } => kind_of_code(*code),
             Self::NotAccepted(text) => kind_of_ack(text),

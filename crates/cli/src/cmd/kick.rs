@@ -1,7 +1,8 @@
 //! `claudemesh kick` and `claudemesh disconnect`
 
-use claudemesh_client::Line;
+use claudemesh_client::{Line, is_short_key};
 use claudemesh_proto::ban::{SendAway as Request, SentAway};
+use claudemesh_proto::limits::MIN_KEY_PREFIX;
 use claudemesh_proto::text::one_line;
 use serde_json::json;
 
@@ -38,7 +39,12 @@ fn told(context: &Context, whom: Option<&str>, sent_away: SentAway, done: &str) 
         && closed.is_empty()
         && skipped.is_empty()
     {
-        let text = format!("nobody is connected who is meant by \"{}\"", one_line(whom));
+        let short = if is_short_key(whom, MIN_KEY_PREFIX) {
+            format!("; a key needs at least {MIN_KEY_PREFIX} characters here")
+        } else {
+            String::new()
+        };
+        let text = format!("nobody is connected who is meant by \"{}\"{short}", one_line(whom));
         return Err(Failure { exit: Exit::NotFound, text }.into());
     }
     let names = |names: &[String]| names.iter().map(|name| one_line(name)).collect::<Vec<_>>().join(", ");

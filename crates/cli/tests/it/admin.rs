@@ -19,12 +19,16 @@ fn a_member_is_removed_listed_and_taken_back() {
     assert_eq!(anna.json_one(&["ban", &key[..12]]), json!({"banned": "Ben"}));
     let said = ben.run(&["peers"]);
     assert_eq!(said.code, 2, "{said:?}");
-    assert!(said.stderr.contains("You've been removed from"), "{said:?}");
+    assert!(said.stderr.contains("You've been removed from") && said.stderr.ends_with(BACK), "{said:?}");
     let bans = anna.json_one(&["bans"]);
     assert_eq!((&bans["bans"][0]["name"], &bans["bans"][0]["pubkey"]), (&json!("Ben"), &json!(key)));
     assert!(anna.run(&["bans"]).stdout.starts_with("NAME  KEY           REMOVED\nBen   "));
     assert_eq!(anna.json_one(&["unban", "Ben"]), json!({"unbanned": "Ben"}));
     assert_eq!(ben.run(&["peers"]).code, 0);
+    for verb in ["ban", "kick", "disconnect"] {
+        let said = anna.run(&[verb, &key[..11]]);
+        assert!(said.code == 5 && said.stderr.contains("a key needs at least 12 characters"), "{verb}: {said:?}");
+    }
     for (line, code) in [
         (&["ban", "Nobody"][..], 5),
         (&["ban", &key[..11]], 5),
@@ -36,6 +40,21 @@ fn a_member_is_removed_listed_and_taken_back() {
         let said = anna.run(line);
         assert_eq!(said.code, code, "{line:?}: {said:?}");
     }
+}
+
+const BACK: &str = "\ntry: ask an admin of the mesh to take you back (claudemesh unban) or for a new invite; \
+    claudemesh leave SLUG forgets the old membership\n";
+
+#[test]
+fn who_is_removed_while_listening_is_told_what_to_do() {
+    let Team { anna, ben, broker: _broker } = Team::new();
+    let waiting = ben.command(&["inbox", "--wait"]).spawn().unwrap();
+    until(&|| anna.json_one(&["peers"])["peers"].as_array().unwrap().len() == 1);
+    anna.json_one(&["ban", "ben"]);
+    let ended = waiting.wait_with_output().unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(2), "{said}");
+    assert!(said.contains("banned") && said.ends_with(BACK), "{said}");
 }
 
 /// Asks again until the answer is yes; each time is a program that runs.

@@ -33,7 +33,12 @@ impl Ended {
 
     /// Whether a new connection may be let in: not after a refusal, a kick or a ban.
     pub fn may_return(&self) -> bool {
-        !matches!(self, Self::ByBroker { code: 1008 | 4001 | 4002, .. })
+        !matches!(self, Self::ByBroker { code: 1008 | 4001 | BANNED, .. })
+    }
+
+    /// Whether the member was removed from the mesh.
+    pub fn is_ban(&self) -> bool {
+        matches!(self, Self::ByBroker { code: BANNED, .. })
     }
 }
 
@@ -48,3 +53,6 @@ impl fmt::Display for Ended {
         }
     }
 }
+
+/// The code that a broker closes a removed member's connections with.
+const BANNED: u16 = 4002;
