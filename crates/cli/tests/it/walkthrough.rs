@@ -75,6 +75,8 @@ impl<'a> Step<'a> {
 /// The machine, the broker and the terminals.
 struct Stage {
     dir: TempDir,
+    /// What each person has told the shells of theirs.
+    exports: HashMap<String, String>,
     broker: Option<Broker>,
     listening: HashMap<String, Terminal>,
     placeholders: Placeholders,
@@ -90,15 +92,14 @@ struct Terminal {
 impl Stage {
     fn new(is_update: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["ann", "bob", "bin", "here"] {
+        for name in ["home", "bin", "here"] {
             fs::create_dir(dir.path().join(name)).unwrap();
         }
         symlink(env!("CARGO_BIN_EXE_claudemesh"), dir.path().join("bin/claudemesh")).unwrap();
         let mut placeholders = Placeholders::new(&hostname().unwrap_or_default());
-        for name in ["ann", "bob"] {
-            placeholders.pair(&dir.path().join(name).to_string_lossy(), &format!("/home/{name}"));
-        }
-        Self { dir, broker: None, listening: HashMap::new(), placeholders, is_update }
+        placeholders.pair(&dir.path().join("home").to_string_lossy(), "/home/you");
+        let (exports, listening) = (HashMap::new(), HashMap::new());
+        Self { dir, exports, broker: None, listening, placeholders, is_update }
     }
 
     /// What is shown after the line.
@@ -111,6 +112,10 @@ impl Stage {
             Step::Type(name, command) if command.ends_with("inbox --wait") => {
                 self.listen(name, command);
                 self.look(name, expected)
+            }
+            Step::Type(name, command) if command.starts_with("export ") => {
+                self.exports.insert(name.to_owned(), command.to_owned());
+                String::new()
             }
             Step::Type(name, command) => self.run(name, command),
             Step::Interrupt(name) => {
@@ -129,13 +134,13 @@ impl Stage {
 
     fn run_broker(&mut self, command: &str) {
         match (command, self.broker.take()) {
-            ("claudemesh-broker", None) => {
+            (START, None) => {
                 let broker = Broker::start();
                 self.placeholders.pair(broker.url().strip_prefix("http://").unwrap(), "127.0.0.1:7900");
                 self.broker = Some(broker);
             }
-            ("claudemesh-broker", Some(broker)) => self.broker = Some(broker.crash_and_restart()),
-            (killing, Some(mut broker)) if killing.starts_with("kill -9 ") => {
+            (START, Some(broker)) => self.broker = Some(broker.crash_and_restart()),
+            ("kill -9 $!", Some(mut broker)) => {
                 broker.crash();
                 self.broker = Some(broker);
             }
@@ -146,18 +151,22 @@ impl Stage {
     fn shell(&self, name: &str, command: &str) -> Command {
         let person = name.split('-').next().unwrap();
         let command = self.placeholders.fill(command);
+        let told = &self.exports[person];
         let mut path = self.dir.path().join("bin").into_os_string();
         path.push(":");
         path.push(env::var_os("PATH").unwrap());
         let mut shell = Command::new("sh");
         // One stream, as in a terminal: what is printed on both keeps its order.
-        shell.args(["-c", &format!("exec 2>&1\n{command}")]).env_clear().current_dir(self.dir.path().join("here"));
-        shell.env("PATH", path).env("HOME", self.home(person)).stdin(Stdio::null()).stdout(Stdio::piped());
+        shell
+            .args(["-c", &format!("exec 2>&1\n{told}\n{command}")])
+            .env_clear()
+            .current_dir(self.dir.path().join("here"));
+        shell.env("PATH", path).env("HOME", self.dir.path().join("home")).stdin(Stdio::null()).stdout(Stdio::piped());
         shell
     }
 
-    fn home(&self, person: &str) -> PathBuf {
-        self.dir.path().join(person)
+    fn files_of(&self, person: &str) -> PathBuf {
+        self.dir.path().join("home/walkthrough").join(person)
     }
 
     fn run(&self, name: &str, command: &str) -> String {
@@ -197,7 +206,7 @@ impl Stage {
 
     fn learn_keys(&mut self) {
         for (person, letter) in [("ann", "a"), ("bob", "b")] {
-            let config = Home::at(self.home(person).join(".claudemesh")).config().unwrap();
+            let config = Home::at(self.files_of(person)).config().unwrap();
             let Ok(mesh) = config.mesh(None) else { continue };
             let key = mesh.identity.public().to_string();
             self.placeholders.pair(&key, &letter.repeat(64));
@@ -225,5 +234,7 @@ impl Drop for Terminal {
     }
 }
 
+/// How the page starts the broker. Here it gets a free port and a directory of its own.
+const START: &str = "claudemesh-broker --data-dir ~/walkthrough/broker &";
 const PATIENCE: Duration = Duration::from_secs(20);
 const QUIET: Duration = Duration::from_secs(2);
