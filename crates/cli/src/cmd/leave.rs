@@ -13,19 +13,28 @@ pub(crate) fn run(context: &Context, asked: &Leave) -> anyhow::Result<()> {
     let owner = context.home.owner_path(&mesh.mesh_id);
     if owner.exists() && !asked.force {
         let text = format!(
-            "the owner's key of mesh \"{}\" is here ({}); without the member key you can no longer make invites.\n\
-             try: claudemesh leave {} --force",
-            mesh.slug,
+            "you own mesh \"{slug}\": its owner's key ({}) is of no use without your member key, so nobody can make invites any \
+             more, and the slug stays taken on that broker\n\
+             try: claudemesh leave {slug} --force",
             owner.display(),
-            mesh.slug
+            slug = mesh.slug,
         );
         return Err(Failure { exit: Exit::NotPermitted, text }.into());
     }
+    let is_owner = owner.exists();
     context.home.remove(&mesh.mesh_id)?;
     let value = json!({ "mesh": mesh.slug, "meshId": mesh.mesh_id, "status": "left" });
     context.output.data(&value, |output| format!("Forgot mesh {} and its member key.", output.bold(&mesh.slug)))?;
     context.output.notice(
         "The member stays in the mesh's list. What was received is kept here, and can be read after joining the mesh again.",
     );
+    if is_owner {
+        context.output.notice(&format!(
+            "Its owner's key is lost with it: nobody can make invites any more. The slug {} stays taken on that broker; the key's file \
+             stays too ({}).",
+            mesh.slug,
+            owner.display()
+        ));
+    }
     Ok(())
 }

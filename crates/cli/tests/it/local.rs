@@ -230,8 +230,11 @@ fn leaving_forgets_the_mesh_and_keeps_the_owners_key() {
     let owner = user.home().join("owner/m1.json");
     private_dir(&user.home().join("owner"));
     private_file(&owner, "{}");
-    assert_eq!(user.run(&["leave", "team"]).code, 7);
-    assert_eq!(user.json_one(&["leave", "team", "--force"])["status"], "left");
+    let said = user.run(&["leave", "team"]);
+    assert!(said.code == 7 && said.stderr.contains("nobody can make invites any more"), "{said:?}");
+    let said = user.run(&["leave", "team", "--force"]);
+    assert!(said.code == 0 && said.stderr.contains("Its owner's key is lost with it"), "{said:?}");
+    assert!(said.stderr.contains("The slug team stays taken on that broker"), "{said:?}");
     assert_eq!(user.json_one(&["list"]), json!({"meshes": []}));
     assert!(owner.exists());
 }
