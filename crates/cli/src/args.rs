@@ -275,7 +275,7 @@ pub(crate) enum GroupWhat {
     /// Join a group, or change your role in it
     Join {
         /// 1-64 of a-z, 0-9 and _./-; case does not matter
-        #[arg(value_parser = group)]
+        #[arg(value_parser = new_group)]
         name: GroupName,
         /// What you are there
         #[arg(long)]
@@ -357,7 +357,11 @@ pub(crate) struct Audit {
 #[derive(Debug, Subcommand)]
 pub(crate) enum AuditWhat {
     /// List entries of the audit log, newest first
-    #[command(after_help = "JSON: {entries: [{id, eventType, actor, payload, hash, createdAt}], total}")]
+    #[command(
+        after_help = "On a terminal the details are cut at its width; in a pipe and with --json they are whole.\n\n\
+        JSON: {entries: [{id, eventType, actor, actorMemberId?, payload, hash, createdAt}], total}; total counts also what --not-type \
+        leaves out"
+    )]
     List(AuditList),
     /// Have the broker verify the audit log, and show its newest checkpoint
     #[command(
@@ -379,6 +383,9 @@ pub(crate) struct AuditList {
     /// Only entries of this type, such as member_banned
     #[arg(long = "type", value_name = "TYPE")]
     pub(crate) event_type: Option<String>,
+    /// No entries of this type; say it again for more
+    #[arg(long = "not-type", value_name = "TYPE", conflicts_with = "event_type")]
+    pub(crate) not_types: Vec<String>,
 }
 
 /// Send a message: to one, sealed for that one alone, or to a group or everybody, NOT encrypted
@@ -488,16 +495,25 @@ fn group(text: &str) -> Result<GroupName, BadGroupName> {
     text.strip_prefix('@').unwrap_or(text).parse()
 }
 
-fn group_with_role(text: &str) -> Result<InGroup, BadGroupName> {
+/// One to be in. What reads like everybody would never be reached.
+fn new_group(text: &str) -> Result<GroupName, String> {
+    let name = text.strip_prefix('@').unwrap_or(text);
+    if name == "*" || name.eq_ignore_ascii_case("all") {
+        return Err("* and @all mean everybody; choose another name".into());
+    }
+    group(text).map_err(|why| why.to_string())
+}
+
+fn group_with_role(text: &str) -> Result<InGroup, String> {
     let (name, role) = text.split_once(':').map_or((text, None), |(name, role)| (name, Some(role.to_owned())));
-    Ok(InGroup { name: group(name)?.to_string(), role })
+    Ok(InGroup { name: new_group(name)?.to_string(), role })
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(format!("hours or days? write {text}h or {text}d"));
     }
-    humantime::parse_duration(text).map_err(|error| error.to_string())
+    humantime::parse_duration(text).map_err(|_| "must be a time such as 30min, 12h or 7d".into())
 }
 
 fn id_or_prefix(text: &str) -> Result<String, &'static str> {

@@ -73,7 +73,13 @@ fn connections_are_closed_by_name_or_all_at_once() {
     for verb in ["kick", "disconnect"] {
         assert_eq!(anna.json_one(&[verb, "--all"]), json!({"closed": [], "skipped": []}));
         assert_eq!(anna.run(&[verb, "--stale", "10min"]).stdout, "Nobody was sent away.\n");
-        for line in [&[verb][..], &[verb, "Ben", "--all"], &[verb, "--stale", "5"], &[verb, "--all", "--stale", "1h"]] {
+        for line in [
+            &[verb][..],
+            &[verb, "Ben", "--all"],
+            &[verb, "--stale", "5"],
+            &[verb, "--stale", "soon"],
+            &[verb, "--all", "--stale", "1h"],
+        ] {
             assert_eq!(anna.run(line).code, 3, "{line:?}");
         }
         assert_eq!(ben.run(&[verb, "--all"]).code, 7);
@@ -104,6 +110,25 @@ fn the_log_is_listed_and_verified() {
         "{said:?}"
     );
     assert!(anna.run(&["audit", "list", "--limit", "2"]).stderr.contains("2 of "));
+    let said = anna.run(&["audit", "list", "--type", "ban"]);
+    assert_eq!((said.code, said.stdout.as_str(), said.stderr.as_str()), (0, "", "No entries of type ban.\n"));
+    let types = |log: &Value| -> Vec<String> {
+        log["entries"].as_array().unwrap().iter().map(|entry| entry["eventType"].as_str().unwrap().to_owned()).collect()
+    };
+    let left_out = ["--not-type", "member_unbanned", "--not-type", "peer_joined", "--not-type", "peer_left"];
+    let others = anna.json_one(&[&["audit", "list"][..], &left_out].concat());
+    assert!(types(&others)[0] == "member_banned" && types(&others).len() > 1, "{others}");
+    assert!(types(&others).iter().all(|kind| !left_out.contains(&kind.as_str())), "{others}");
+    let second = anna.json_one(&[&["audit", "list", "--limit", "1", "--offset", "1"][..], &left_out].concat());
+    assert_eq!((second["entries"].as_array().unwrap().len(), &second["entries"][0]), (1, &others["entries"][1]));
+    let key = ben.json_one(&["list"])["meshes"][0]["pubkey"].as_str().unwrap().to_owned();
+    anna.json_one(&["member", "update", &key, "--role", "admin", "--tag", &"x".repeat(64)]);
+    ben.json_one(&["member", "update", "--role", "member"]);
+    let piped = anna.run(&["audit", "list", "--limit", "500"]).stdout;
+    assert!(
+        piped.lines().any(|line| line.ends_with(&key) || line.contains(&"x".repeat(64))),
+        "nothing is cut: {piped}"
+    );
     let verified = anna.json_one(&["audit", "verify"]);
     assert_eq!(verified["valid"], true);
     let checkpoint = &verified["checkpoint"];
@@ -128,5 +153,6 @@ fn the_log_is_listed_and_verified() {
     let said = anna.run(&["audit", "verify"]);
     assert_eq!(said.code, 8, "{said:?}");
     assert!(said.stdout.starts_with("The audit log is NOT whole"), "{said:?}");
+    assert!(!said.stdout.contains("Checkpoint"), "{said:?}");
     assert!(said.stderr.contains("the audit log was changed, at entry "), "{said:?}");
 }
