@@ -17,12 +17,38 @@ fn groups_are_joined_listed_and_left() {
     assert_eq!(anna.json_one(&["group", "list"]), both);
     let said = anna.run(&["group", "list"]);
     assert_eq!(said.stdout, "GROUP      ROLE\nDev        lead\nfront/end\n");
-    assert_eq!(anna.json_one(&["group", "leave", "dev"]), json!({"group": "dev", "status": "left"}));
+    let again = anna.run(&["group", "join", "FRONT/End"]).stdout;
+    let shown = anna.json_one(&["group", "list"])["groups"][1]["name"].as_str().unwrap().to_owned();
+    assert_eq!(again, format!("You are in {shown} now: what is sent to @{shown} reaches you.\n"));
+    anna.json_one(&["group", "join", "front/end"]);
+    assert_eq!(anna.json_one(&["group", "leave", "dev"]), json!({"group": "Dev", "status": "left"}));
+    let said = anna.run(&["group", "leave", "dev"]);
+    assert_eq!((said.code, said.stdout.as_str()), (0, "You were not in dev.\n"));
     assert_eq!(anna.json_one(&["group", "list"]), json!({"groups": [{"name": "front/end"}]}));
     assert_eq!(ben.json_one(&["group", "list"]), json!({"groups": []}));
     let said = anna.run(&["group", "join", "no such name"]);
     assert_eq!(said.code, 3, "{said:?}");
     assert!(said.stderr.contains("must be 1-64 of a-z, 0-9 and _./-"), "{said:?}");
+    for everybody in ["all", "@All", "*"] {
+        for line in [["group", "join", everybody], ["member", "update", &format!("--group={everybody}")]] {
+            let said = anna.run(&line);
+            assert_eq!(said.code, 3, "{said:?}");
+            assert!(said.stderr.contains("* and @all mean everybody; choose another name"), "{said:?}");
+        }
+    }
+}
+
+#[test]
+fn who_cannot_leave_a_group_is_told_so() {
+    let Team { anna, broker: _broker, .. } = Team::new();
+    anna.json_one(&["member", "update", "--group", "kitchen"]);
+    let said = anna.run(&["group", "leave", "Kitchen"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(said.stdout.starts_with("You are still in kitchen: new sessions of yours start in it"), "{said:?}");
+    assert!(said.stderr.contains("member update --group NAME, or --no-groups"), "{said:?}");
+    assert_eq!(anna.json_one(&["group", "list"])["groups"][0]["name"], "kitchen");
+    anna.json_one(&["member", "update", "--no-groups"]);
+    assert_eq!(anna.json_one(&["group", "leave", "kitchen"])["status"], "was-not-in");
 }
 
 #[test]
