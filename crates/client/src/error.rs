@@ -234,6 +234,15 @@ impl Error {
         }
     }
 
+    /// Whether it was refused because there was too much of it, which passes in a moment.
+    pub fn is_rate_limit(&self) -> bool {
+        match self {
+            Self::Refused { code, .. } => *code == ErrorCode::RateLimit,
+            Self::NotAccepted(words) => words.starts_with(ErrorCode::RateLimit.as_str()),
+            _ => false,
+        }
+    }
+
     /// Whether trying the same again may work: the broker was not reached, went away, or is short of something.
     pub fn is_transient(&self) -> bool {
         match self {

@@ -95,10 +95,12 @@ impl Line {
     /// lost, the ack does not come, or the refusal may pass.
     ///
     /// # Errors
-    /// [`Error::NotAccepted`] with the broker's words, or why there is no connection.
+    /// [`Error::NotAccepted`] with the broker's words, or why there is no connection or no ack. When one was lost, the refusals for
+    /// the moment that follow are not reported: it may have been accepted.
     pub async fn send(&mut self, send: &Send) -> Result<MessageId> {
         let mut backoff = Backoff::default();
         let mut attempts_left = ATTEMPTS;
+        let mut in_doubt = None;
         loop {
             attempts_left -= 1;
             let failure = match self.attempt(send).await {
@@ -110,7 +112,11 @@ impl Line {
                 other => other.is_transient(),
             };
             if !may_pass || attempts_left == 0 {
-                return Err(failure);
+                return Err(told(in_doubt, failure));
+            }
+            // An ack was lost: the message may have been accepted, whatever the next attempts are told.
+            if matches!(failure, Error::Ended(_) | Error::TimedOut { .. }) {
+                in_doubt = Some(failure);
             }
             sleep(backoff.next(u64::from_le_bytes(random_bytes()?))).await;
         }
@@ -141,6 +147,14 @@ fn accepted(ack: &Ack) -> Result<MessageId> {
     }
 }
 
+/// Which failure to report: after a lost ack, a refusal for the moment does not mean that nothing was accepted.
+fn told(in_doubt: Option<Error>, failure: Error) -> Error {
+    match &failure {
+        Error::NotAccepted(words) if is_permanent(words) => failure,
+        _ => in_doubt.unwrap_or(failure),
+    }
+}
+
 const ATTEMPTS: u32 = 5;
 
 #[cfg(test)]
@@ -149,6 +163,15 @@ mod tests {
 
     use super::*;
     use crate::hostile::{Hostile, WELCOME};
+
+    #[test]
+    fn a_refusal_for_the_moment_after_a_lost_ack_does_not_say_that_nothing_was_sent() {
+        let refused = |words: &str| Error::NotAccepted(words.into());
+        let lost = || Some(Error::TimedOut { what: "ack", seconds: 10 });
+        assert!(matches!(told(lost(), refused("rate_limit: slow down")), Error::TimedOut { .. }));
+        assert!(told(None, refused("rate_limit: slow down")).is_rate_limit());
+        assert!(matches!(told(lost(), refused("forbidden")), Error::NotAccepted(_)));
+    }
 
     /// Lets every connection in but the second, and names the connection in its acks. It never ends one.
     async fn broker() -> Hostile {

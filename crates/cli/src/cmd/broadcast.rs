@@ -48,7 +48,10 @@ fn report(
         context.output.notice(&line);
     }
     if reached.is_some_and(|status| status.recipients.is_empty()) {
-        context.output.notice("It reaches nobody: nobody else is there.");
+        context.output.notice(&match to {
+            Audience::Group(name) => format!("warning: it reaches nobody: nobody but you is in {name} or below it"),
+            Audience::Everybody | Audience::All => "warning: it reaches nobody: nobody else is there".into(),
+        });
     }
     context.output.notice(NOT_ENCRYPTED);
     Ok(())
@@ -86,7 +89,7 @@ mod tests {
             recipient("Ann", DeliveryState::Delivered, RecipientStatus::Delivered),
             recipient("Ben", DeliveryState::Queued, RecipientStatus::Disconnected),
         ];
-        assert_eq!(notices(&two), ["Ben is offline; the broker keeps it until Ben comes, for 7 days."]);
+        assert_eq!(notices(&two), ["Ben is offline; the broker keeps it until Ben comes, or it expires."]);
         let crowd = vec![recipient("x", DeliveryState::Held, RecipientStatus::Held); 13];
         assert_eq!(notices(&crowd).len(), 11);
         assert_eq!(notices(&crowd).last().unwrap(), "3 more do not have it yet.");

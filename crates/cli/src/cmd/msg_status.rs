@@ -17,10 +17,14 @@ pub(crate) async fn run(context: &Context, asked: &MsgStatus) -> anyhow::Result<
 
 /// Where it stands with each.
 pub(crate) fn recipients(output: &Output, status: &MessageStatusResult) -> String {
+    // The broker says when the last of them got it: with more than one that is nobody's time in particular.
+    let is_one = status.recipients.len() == 1;
     let row = |delivery: &Delivery| {
-        let at = status.delivered_at.map(|at| at.to_string()).unwrap_or_default();
-        vec![one_line(&delivery.name), key_prefix(&delivery.pubkey), delivery.state.as_str().into(), at]
+        let mut row = vec![one_line(&delivery.name), key_prefix(&delivery.pubkey), delivery.state.as_str().into()];
+        row.extend(is_one.then(|| status.delivered_at.map(|at| at.to_string()).unwrap_or_default()));
+        row
     };
     let rows: Vec<_> = status.recipients.iter().map(row).collect();
-    table(output, &["RECIPIENT", "KEY", "STATE", "DELIVERED"], &rows)
+    let heads = ["RECIPIENT", "KEY", "STATE", "DELIVERED"];
+    table(output, heads.get(..if is_one { 4 } else { 3 }).unwrap_or(&heads), &rows)
 }

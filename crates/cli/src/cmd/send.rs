@@ -47,7 +47,10 @@ pub(crate) async fn sending<T>(
         talk(line).await
     });
     let sent = sent.await;
-    if sent.is_err() && !is_open {
+    let refusal = sent.as_ref().err().and_then(|error| error.downcast_ref());
+    if refusal.is_some_and(Error::is_rate_limit) {
+        context.output.notice("Nothing was sent; try again in a moment.");
+    } else if sent.is_err() && !is_open {
         context.output.notice("Nothing was sent or kept.");
     }
     sent
@@ -123,10 +126,10 @@ pub(crate) fn notice(name: &str, state: DeliveryState, status: Option<RecipientS
         (DeliveryState::Held, _) => Some(format!("{name} is busy and gets it when free; --priority now interrupts.")),
         (DeliveryState::Claimed, _) => Some(format!("{name} was handed it and has not confirmed yet.")),
         (DeliveryState::Queued, Some(RecipientStatus::Disconnected)) => {
-            Some(format!("{name} is offline; the broker keeps it until {name} comes, for 7 days."))
+            Some(format!("{name} is offline; the broker keeps it until {name} comes, or it expires."))
         }
         (DeliveryState::Queued, _) => {
-            Some(format!("{name} is not taking mail just now; the broker keeps it for 7 days."))
+            Some(format!("{name} is not taking mail just now; the broker keeps it until it does, or it expires."))
         }
     }
 }
@@ -144,7 +147,7 @@ mod tests {
     #[test]
     fn a_recipient_that_does_not_drain_is_said_so() {
         let away = notice("Ben", DeliveryState::Queued, Some(RecipientStatus::Disconnected)).unwrap();
-        assert_eq!(away, "Ben is offline; the broker keeps it until Ben comes, for 7 days.");
+        assert_eq!(away, "Ben is offline; the broker keeps it until Ben comes, or it expires.");
         assert_eq!(notice("Ben", DeliveryState::Delivered, Some(RecipientStatus::Delivered)), None);
         assert!(notice("Ben", DeliveryState::Held, Some(RecipientStatus::Held)).unwrap().contains("busy"));
     }

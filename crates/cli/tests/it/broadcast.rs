@@ -50,7 +50,7 @@ fn a_group_and_those_below_it_get_what_is_sent_to_it() {
     assert_eq!(carl.json(&["inbox"]).len(), 0);
     let nobody = team.anna.run(&["send", "@nobody", "hello?"]);
     assert_eq!(nobody.code, 0, "{nobody:?}");
-    assert!(nobody.stderr.contains("It reaches nobody"), "{nobody:?}");
+    assert!(nobody.stderr.contains("warning: it reaches nobody: nobody but you is in nobody"), "{nobody:?}");
 }
 
 /// (R17)
