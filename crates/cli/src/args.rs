@@ -19,7 +19,7 @@ use crate::exit::Exit;
 #[derive(Debug, Parser)]
 #[command(name = "claudemesh", version, max_term_width = 100, after_help = after_help())]
 pub(crate) struct Arguments {
-    /// Print JSON, one value per line, with the fields that each verb's help names
+    /// Print JSON, one value per line, with the fields that each verb's help names; errors stay text
     #[arg(long, global = true)]
     pub(crate) json: bool,
     /// Which mesh, by its slug [default: the only one]
@@ -59,14 +59,15 @@ pub(crate) enum Verb {
     #[command(after_help = "JSON: {grants: {KEY: [CAPABILITY]}}, without those who may do what everybody may")]
     Grants,
     /// Send sessions away and refuse them for a minute; for admins
-    #[command(after_help = sent_away!("Daemons and commands are left alone: they do not heed a kick.\n\n"))]
+    #[command(after_help = sent_away!("It is for agents' sessions. Daemons, commands and who listens with inbox --wait are left alone: \
+        they do not heed a kick. disconnect closes anybody's connections.\n\n"))]
     Kick(SendAway),
     /// Close connections, which may come back; for admins
     #[command(after_help = sent_away!(""))]
     Disconnect(SendAway),
     Ban(Ban),
     Unban(Unban),
-    /// List the members who were removed
+    /// List the members who were removed; every member may
     #[command(after_help = "JSON: {bans: [{name, pubkey, revokedAt}]}")]
     Bans,
     Audit(Audit),
@@ -121,10 +122,7 @@ pub(crate) struct Create {
 
 /// Make a link that lets somebody join; needs the owner's key
 #[derive(Debug, Args)]
-#[command(
-    after_help = "JSON: {id, url, role, maxUses, expiresAt}; list: {invites: [{id, role, maxUses, usedCount, expiresAt, \
-        createdAt, revokedAt}]}; revoke: {id, status}"
-)]
+#[command(after_help = "JSON: {id, url, role, maxUses, expiresAt}")]
 pub(crate) struct Invite {
     #[command(subcommand)]
     pub(crate) what: Option<InviteWhat>,
@@ -135,8 +133,10 @@ pub(crate) struct Invite {
 #[derive(Debug, Subcommand)]
 pub(crate) enum InviteWhat {
     /// List the invites of the mesh
+    #[command(after_help = "JSON: {invites: [{id, role, maxUses, usedCount, expiresAt, createdAt, revokedAt|null}]}")]
     List,
     /// Take an invite back
+    #[command(after_help = "JSON: {id, status: \"revoked\"}")]
     Revoke {
         /// Its id, from `invite list`
         id: String,
@@ -186,8 +186,10 @@ pub(crate) struct Leave {
 /// Say how busy you are
 #[derive(Debug, Args)]
 #[command(after_help = of_session!(
-    "In idle every message comes, in working and dnd only what was sent with --priority now; the rest is held until idle. \
-     Nothing but another set-status ends dnd. ",
+    "In idle every message comes, in working and dnd only what was sent with --priority now; the rest is held until idle. Working \
+     ends by itself some time after the last word, a minute unless the broker is set otherwise; nothing but another set-status ends \
+     dnd. What is said by hand, of no session in particular, is kept, and \
+     inbox --wait says it anew whenever it connects, until set-status idle. ",
     "{status: \"idle\"|\"working\"|\"dnd\"}"
 ))]
 pub(crate) struct SetStatus {
@@ -201,7 +203,10 @@ pub(crate) struct SetStatus {
 
 /// Say what you work on
 #[derive(Debug, Args)]
-#[command(after_help = of_session!("", "{summary}"))]
+#[command(after_help = of_session!(
+    "What is said of no session in particular is kept, and inbox --wait says it anew whenever it connects. ",
+    "{summary}"
+))]
 pub(crate) struct Summary {
     /// One line, 512 characters at most; "" takes it back
     #[arg(required = true)]
@@ -211,7 +216,8 @@ pub(crate) struct Summary {
 /// Show yourself to others, or hide
 #[derive(Debug, Args)]
 #[command(after_help = of_session!(
-    "Who hides is in nobody else's list of peers; direct messages come as before. ",
+    "Who hides is in nobody else's list of peers, and what is sent to * and to groups does not come either; direct messages come as \
+     before. ",
     "{visible: true|false}"
 ))]
 pub(crate) struct Visible {
@@ -251,7 +257,7 @@ pub(crate) struct UpdateMember {
     /// New sessions are in no group
     #[arg(long, conflicts_with = "group")]
     pub(crate) no_groups: bool,
-    /// What becomes of messages: push, inbox or off
+    /// What becomes of messages: push, inbox or off; told to clients, claudemesh inbox does not heed it yet
     #[arg(long)]
     pub(crate) mode: Option<MessageMode>,
     /// member or admin; said by admins only
@@ -262,8 +268,7 @@ pub(crate) struct UpdateMember {
 /// Join, leave and list groups
 #[derive(Debug, Args)]
 #[command(
-    after_help = "What is sent to @NAME reaches everybody in NAME and in NAME/anything. Groups are yours, whichever of your sessions joins them.\n\n\
-    JSON: join: {group, role|null, status: \"joined\"}; leave: {group, status: \"left\"}; list: {groups: [{name, role?}]}"
+    after_help = "What is sent to @NAME reaches everybody in NAME and in NAME/anything. Groups are yours, whichever of your sessions joins them."
 )]
 pub(crate) struct Group {
     #[command(subcommand)]
@@ -273,6 +278,7 @@ pub(crate) struct Group {
 #[derive(Debug, Subcommand)]
 pub(crate) enum GroupWhat {
     /// Join a group, or change your role in it
+    #[command(after_help = "JSON: {group, role|null, status: \"joined\"}")]
     Join {
         /// 1-64 of a-z, 0-9 and _./-; case does not matter
         #[arg(value_parser = new_group)]
@@ -282,12 +288,17 @@ pub(crate) enum GroupWhat {
         role: Option<String>,
     },
     /// Leave a group
+    #[command(
+        after_help = "JSON: {group, status: \"left\"|\"was-not-in\"|\"still-in\"}; who has left all groups is in those that new \
+        sessions start with"
+    )]
     Leave {
         /// Its name
         #[arg(value_parser = group)]
         name: GroupName,
     },
     /// List the groups that you are in
+    #[command(after_help = "JSON: {groups: [{name, role?}]}")]
     List,
 }
 

@@ -22,6 +22,8 @@ fn every_help_text_is_as_documented() {
         "member update",
         "group",
         "group join",
+        "group leave",
+        "group list",
         "grant",
         "block",
         "grants",
