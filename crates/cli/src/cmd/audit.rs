@@ -53,7 +53,8 @@ async fn entries(connection: &Connection, asked: &AuditList) -> anyhow::Result<A
     loop {
         let query = AuditQuery { limit: Some(PAGE), offset: Some(asked_for), event_type: None };
         let page = connection.audit_entries(query).await?;
-        let is_last = u32::try_from(page.entries.len()).is_ok_and(|count| count < PAGE);
+        // A page of long entries has fewer than were asked for.
+        let count = u32::try_from(page.entries.len())?;
         found.total = page.total;
         for entry in page.entries {
             // What happens meanwhile moves the rest on, so that some of it comes again.
@@ -62,10 +63,10 @@ async fn entries(connection: &Connection, asked: &AuditList) -> anyhow::Result<A
                 found.entries.extend(Some(entry).filter(|entry| !not_types.contains(&entry.event_type)));
             }
         }
-        if is_last || found.entries.len() >= wanted {
+        asked_for += count;
+        if count == 0 || i64::from(asked_for) >= found.total || found.entries.len() >= wanted {
             break;
         }
-        asked_for += PAGE;
     }
     found.entries = found.entries.into_iter().take(wanted).skip(usize::try_from(*offset)?).collect();
     Ok(found)
