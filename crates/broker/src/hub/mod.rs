@@ -10,11 +10,13 @@ mod departures;
 mod doorbell;
 mod lease;
 mod news;
+mod occupant;
 mod presence;
 mod room;
 mod seat;
 mod seating;
 mod status;
+mod turn;
 mod whereabouts;
 
 use std::collections::HashMap;

@@ -3,13 +3,18 @@
 //! News of one goes to all, so what a crowd tells of itself grows with its square. Beyond the [`Allowance`] nothing is told: who is
 //! here can be asked for, and letting people in comes first.
 
+use std::sync::Arc;
+
 use claudemesh_keys::random_bytes;
-use claudemesh_proto::Timestamp;
 use claudemesh_proto::event::{SystemEvent, uuid};
+use claudemesh_proto::presence::PeerRole;
+use claudemesh_proto::{PresenceId, Timestamp};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use crate::hub::Presence;
+use crate::hub::occupant::Occupant;
+use crate::hub::room::Room;
 
 /// Most copies of news that one mesh gets at once: all of 400 connections that come back together hear of each other.
 const BURST: i64 = 200_000;
@@ -69,7 +74,7 @@ impl News {
 }
 
 /// The text to tell, the same for everybody; none without an id to give it.
-pub(super) fn text(news: News, of: &Presence, now: Timestamp) -> Option<Utf8Bytes> {
+fn text(news: News, of: &Presence, now: Timestamp) -> Option<Utf8Bytes> {
     let id = uuid(random_bytes().ok()?);
     let data = data(news, of);
     Some(SystemEvent::new(&id, &of.mesh_id, now, (news.event(), &data)).to_json().into())
@@ -94,6 +99,45 @@ fn data(news: News, of: &Presence) -> Value {
         }
     }
     data
+}
+
+impl Room {
+    /// Shows or hides those that the caller means, and tells everybody else. The caller itself is told of only if it stands for
+    /// nobody: a command is gone in a moment.
+    pub(super) fn show(&mut self, caller: &PresenceId, is_visible: bool, now: Timestamp) {
+        let meant = self.meant_by(caller);
+        let news = if is_visible { News::Visible } else { News::Hidden };
+        for presence_id in &meant {
+            let Some(occupant) = self.presences.get_mut(presence_id) else { continue };
+            if occupant.presence.is_hidden() != is_visible {
+                continue;
+            }
+            Arc::make_mut(&mut occupant.presence.peer).visible = Some(is_visible);
+            let presence = &occupant.presence;
+            if !presence.is_cold() || meant.len() == 1 {
+                let Some(text) = text(news, presence, now) else { continue };
+                self.shout(&text, |other| other.id != *presence_id && other.id != *caller);
+            }
+        }
+    }
+
+    pub(super) fn shout(&self, text: &Utf8Bytes, is_meant: impl Fn(&Presence) -> bool) {
+        let meant = self.presences.values().filter(|occupant| is_meant(&occupant.presence));
+        meant.filter_map(Occupant::doorbell).for_each(|doorbell| doorbell.say(text.clone()));
+    }
+
+    /// Tells who should hear of it that somebody came or went. Of a session that comes, also the other connections of its member.
+    pub(super) fn tell(&self, news: News, of: &Presence, now: Timestamp) {
+        if self.is_closing || !of.is_announced() {
+            return;
+        }
+        let Some(left) = self.allowance.get().take(self.open, now) else { return };
+        self.allowance.set(left);
+        let is_for_own = news == News::Joined && of.peer.peer_role == PeerRole::Session;
+        if let Some(text) = text(news, of, now) {
+            self.shout(&text, |other| other.id != of.id && (is_for_own || other.member_id != of.member_id));
+        }
+    }
 }
 
 #[cfg(test)]

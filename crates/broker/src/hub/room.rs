@@ -1,4 +1,4 @@
-//! The presences of one mesh, and who of them takes whose mail.
+//! The presences of one mesh: who comes, goes on and leaves. Who of them takes whose mail is in `turn`, who is told of it in `news`.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use claudemesh_proto::hello::RestoredStats;
 use claudemesh_proto::presence::{Peer, PeerRole};
-use claudemesh_proto::{ConnectionId, DisplayName, MemberId, PresenceId, PublicKey, Status, Timestamp};
+use claudemesh_proto::{ConnectionId, DisplayName, MemberId, PresenceId, PublicKey, Timestamp};
 use claudemesh_store::Recipient;
-use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use crate::close::Close;
 use crate::hub::departures::Departures;
-use crate::hub::news::{self, Allowance, News};
+use crate::hub::news::{Allowance, News};
+use crate::hub::occupant::{Occupant, Socket};
 use crate::hub::whereabouts::Whereabouts;
 use crate::hub::{Doorbell, LeaseKey, Parting, Presence, Takes};
 
@@ -21,34 +21,17 @@ use crate::hub::{Doorbell, LeaseKey, Parting, Presence, Takes};
 pub(super) struct Room {
     departures: Departures,
     /// Beside the presences that it is counted for: telling changes nothing else.
-    allowance: Cell<Allowance>,
-    presences: HashMap<PresenceId, Occupant>,
+    pub(super) allowance: Cell<Allowance>,
+    pub(super) presences: HashMap<PresenceId, Occupant>,
     leases: HashMap<LeaseKey, PresenceId>,
     members: HashMap<MemberId, Vec<PresenceId>>,
-    sessions: HashMap<PublicKey, Vec<PresenceId>>,
+    pub(super) sessions: HashMap<PublicKey, Vec<PresenceId>>,
     /// Sockets that are open.
-    open: usize,
+    pub(super) open: usize,
     /// Counts entrances, to tell who has been connected longest.
     entrances: u64,
     /// The broker stops.
-    is_closing: bool,
-}
-
-#[derive(Debug)]
-struct Occupant {
-    presence: Presence,
-    entrance: u64,
-    socket: Socket,
-}
-
-#[derive(Debug)]
-enum Socket {
-    Open {
-        connection: ConnectionId,
-        doorbell: Arc<Doorbell>,
-    },
-    /// The last sign of life.
-    Broken(Timestamp),
+    pub(super) is_closing: bool,
 }
 
 /// What became of a connection that was seated.
@@ -61,56 +44,6 @@ pub(super) struct Seated {
     pub(super) predecessor: Option<Arc<Doorbell>>,
     /// Connections whose turn it was to take mail that is now this one's to take.
     pub(super) relieved: Vec<ConnectionId>,
-}
-
-impl Occupant {
-    fn doorbell(&self) -> Option<&Doorbell> {
-        match &self.socket {
-            Socket::Open { doorbell, .. } => Some(doorbell),
-            Socket::Broken(_) => None,
-        }
-    }
-
-    fn connection(&self) -> Option<&ConnectionId> {
-        match &self.socket {
-            Socket::Open { connection, .. } => Some(connection),
-            Socket::Broken(_) => None,
-        }
-    }
-
-    /// Its last sign of life.
-    fn heard_at(&self) -> Timestamp {
-        match &self.socket {
-            Socket::Open { doorbell, .. } => doorbell.heard_at(),
-            Socket::Broken(heard) => *heard,
-        }
-    }
-
-    fn is_open(&self) -> bool {
-        matches!(self.socket, Socket::Open { .. })
-    }
-
-    /// Lets it have what its status allows now.
-    fn open_gate(&self) {
-        if let Some(doorbell) = self.doorbell() {
-            doorbell.set_busy(self.presence.is_busy());
-        }
-    }
-
-    fn takes_mail(&self) -> bool {
-        self.is_open() && !self.presence.is_quiet
-    }
-
-    /// Whose turn it is to take the member's mail: a daemon first, then sessions, then a command that runs for a moment; among
-    /// equals whoever came first.
-    fn turn(&self) -> (u8, u64) {
-        let class = match (self.presence.peer.peer_role, self.presence.session) {
-            (PeerRole::ControlPlane, None) => 0,
-            (PeerRole::Session, _) => 1,
-            (PeerRole::ControlPlane, Some(_)) => 2,
-        };
-        (class, self.entrance)
-    }
 }
 
 impl Room {
@@ -139,10 +72,6 @@ impl Room {
 
     pub(super) fn holds(&self, lease: &LeaseKey) -> bool {
         self.leases.contains_key(lease)
-    }
-
-    pub(super) fn has_other(&self, member: &MemberId, than: &PresenceId) -> bool {
-        self.of_member(member).any(|occupant| occupant.takes_mail() && occupant.presence.id != *than)
     }
 
     /// Seats a connection. A session takes up its lease whatever became of the old socket; a member's connection takes up a
@@ -204,15 +133,6 @@ impl Room {
         Seated { presence_id, doorbell, is_new, reattached, predecessor, relieved }
     }
 
-    /// Somebody has proven the key: whoever only named it no longer takes its mail.
-    fn unbelieve(&mut self, key: &PublicKey) {
-        for presence_id in self.sessions.get(key).into_iter().flatten() {
-            if let Some(occupant) = self.presences.get_mut(presence_id) {
-                occupant.presence.speaks_for_session = occupant.presence.session.is_some_and(|session| session.proven);
-            }
-        }
-    }
-
     /// Ends the oldest leases of connections that broke, until one more presence fits: a lease always fits when it is taken up
     /// again, so open and broken ones together may not be more than the open ones alone.
     pub(super) fn make_room(&mut self, member: &MemberId, (of_member, of_mesh): (usize, usize), now: Timestamp) {
@@ -253,59 +173,6 @@ impl Room {
         let is_its =
             |socket: &Socket| matches!(socket, Socket::Open { connection, .. } if *connection == of.connection);
         self.presences.get_mut(&of.presence_id).filter(|occupant| is_its(&occupant.socket))
-    }
-
-    pub(super) fn ring(&self, recipient: &Recipient, from_start: bool) {
-        match recipient {
-            Recipient::Member(member) => {
-                if let Some(doorbell) = self.claimant(member).and_then(Occupant::doorbell) {
-                    doorbell.ring(from_start);
-                }
-            }
-            Recipient::Session(key) => {
-                if let Some(doorbell) = self.session_claimant(key).and_then(Occupant::doorbell) {
-                    doorbell.ring(from_start);
-                }
-            }
-        }
-    }
-
-    /// Wakes every connection of a member, to look from the start.
-    pub(super) fn wake(&self, member: &MemberId) {
-        self.of_member(member).filter_map(Occupant::doorbell).for_each(|doorbell| doorbell.ring(true));
-    }
-
-    pub(super) fn takes(&self, presence: &PresenceId) -> Takes {
-        let Some(occupant) = self.presences.get(presence) else { return Takes::default() };
-        let is_me = |claimant: Option<&Occupant>| claimant.is_some_and(|it| it.presence.id == *presence);
-        let session = occupant.presence.session.map(|session| session.pubkey);
-        Takes {
-            member: is_me(self.claimant(&occupant.presence.member_id)),
-            session: session.filter(|key| is_me(self.session_claimant(key))),
-        }
-    }
-
-    pub(super) fn is_session_open(&self, key: &PublicKey) -> bool {
-        self.of_session(key).any(|occupant| occupant.is_open() && occupant.presence.speaks_for_session)
-    }
-
-    pub(super) fn open_sessions(&self) -> impl Iterator<Item = PublicKey> {
-        self.sessions.keys().copied().filter(|key| self.is_session_open(key))
-    }
-
-    pub(super) fn is_draining(&self, recipient: &Recipient) -> bool {
-        self.drain(recipient).is_some()
-    }
-
-    pub(super) fn is_busy(&self, recipient: &Recipient) -> bool {
-        self.drain(recipient).is_some_and(|occupant| occupant.presence.peer.status != Status::Idle)
-    }
-
-    fn drain(&self, recipient: &Recipient) -> Option<&Occupant> {
-        match recipient {
-            Recipient::Member(member) => self.claimant(member),
-            Recipient::Session(key) => self.session_claimant(key),
-        }
     }
 
     /// What a member sees: everybody but those of others who hide.
@@ -356,25 +223,6 @@ impl Room {
         true
     }
 
-    /// Shows or hides those that the caller means, and tells everybody else. The caller itself is told of only if it stands for
-    /// nobody: a command is gone in a moment.
-    pub(super) fn show(&mut self, caller: &PresenceId, is_visible: bool, now: Timestamp) {
-        let meant = self.meant_by(caller);
-        let news = if is_visible { News::Visible } else { News::Hidden };
-        for presence_id in &meant {
-            let Some(occupant) = self.presences.get_mut(presence_id) else { continue };
-            if occupant.presence.is_hidden() != is_visible {
-                continue;
-            }
-            Arc::make_mut(&mut occupant.presence.peer).visible = Some(is_visible);
-            let presence = &occupant.presence;
-            if !presence.is_cold() || meant.len() == 1 {
-                let Some(text) = news::text(news, presence, now) else { continue };
-                self.shout(&text, |other| other.id != *presence_id && other.id != *caller);
-            }
-        }
-    }
-
     /// How many have been working for longer than they said, and are idle now.
     pub(super) fn rest(&mut self, now: Timestamp, ttl: Duration) -> usize {
         let mut rested = 0;
@@ -391,11 +239,6 @@ impl Room {
     pub(super) fn sum_up(&mut self, presence: &PresenceId) -> Option<(DisplayName, RestoredStats)> {
         let presence = &mut self.presences.get_mut(presence)?.presence;
         Some((presence.peer.display_name.clone(), presence.sum_up()))
-    }
-
-    pub(super) fn shout(&self, text: &Utf8Bytes, is_meant: impl Fn(&Presence) -> bool) {
-        let meant = self.presences.values().filter(|occupant| is_meant(&occupant.presence));
-        meant.filter_map(Occupant::doorbell).for_each(|doorbell| doorbell.say(text.clone()));
     }
 
     /// Every presence with its last sign of life.
@@ -430,19 +273,6 @@ impl Room {
             self.presences.iter().filter(|(_, occupant)| over(occupant)).map(|(id, _)| id.clone()).collect();
         for presence_id in ended {
             self.end(&presence_id, now);
-        }
-    }
-
-    /// Tells who should hear of it that somebody came or went. Of a session that comes, also the other connections of its member.
-    fn tell(&self, news: News, of: &Presence, now: Timestamp) {
-        if self.is_closing || !of.is_announced() {
-            return;
-        }
-        let Some(left) = self.allowance.get().take(self.open, now) else { return };
-        self.allowance.set(left);
-        let is_for_own = news == News::Joined && of.peer.peer_role == PeerRole::Session;
-        if let Some(text) = news::text(news, of, now) {
-            self.shout(&text, |other| other.id != of.id && (is_for_own || other.member_id != of.member_id));
         }
     }
 
@@ -492,30 +322,13 @@ impl Room {
         Some(occupant)
     }
 
-    /// The one connection that takes the member's mail.
-    fn claimant(&self, member: &MemberId) -> Option<&Occupant> {
-        self.of_member(member).filter(|occupant| occupant.takes_mail()).min_by_key(|occupant| occupant.turn())
-    }
-
-    /// The one connection that takes mail for a session key: who has proven it, else who names it.
-    fn session_claimant(&self, key: &PublicKey) -> Option<&Occupant> {
-        self.of_session(key)
-            .filter(|occupant| occupant.takes_mail() && occupant.presence.speaks_for_session)
-            .min_by_key(|occupant| occupant.turn())
-    }
-
-    fn of_member(&self, member: &MemberId) -> impl Iterator<Item = &Occupant> {
+    pub(super) fn of_member(&self, member: &MemberId) -> impl Iterator<Item = &Occupant> {
         self.members.get(member).into_iter().flatten().filter_map(|id| self.presences.get(id))
     }
 
-    fn of_session(&self, key: &PublicKey) -> impl Iterator<Item = &Occupant> {
+    pub(super) fn of_session(&self, key: &PublicKey) -> impl Iterator<Item = &Occupant> {
         self.sessions.get(key).into_iter().flatten().filter_map(|id| self.presences.get(id))
     }
-}
-
-fn oldest_broken<'a>(occupants: impl Iterator<Item = &'a Occupant>) -> Option<PresenceId> {
-    let oldest = occupants.filter(|occupant| !occupant.is_open()).min_by_key(|occupant| occupant.entrance);
-    oldest.map(|occupant| occupant.presence.id.clone())
 }
 
 fn unlist<K: std::hash::Hash + Eq>(index: &mut HashMap<K, Vec<PresenceId>>, key: &K, presence_id: &PresenceId) {
@@ -525,4 +338,9 @@ fn unlist<K: std::hash::Hash + Eq>(index: &mut HashMap<K, Vec<PresenceId>>, key:
             index.remove(key);
         }
     }
+}
+
+fn oldest_broken<'a>(occupants: impl Iterator<Item = &'a Occupant>) -> Option<PresenceId> {
+    let oldest = occupants.filter(|occupant| !occupant.is_open()).min_by_key(|occupant| occupant.entrance);
+    oldest.map(|occupant| occupant.presence.id.clone())
 }
