@@ -136,6 +136,10 @@ pub struct Config {
     #[arg(long, env = "HOOK_RATE_LIMIT_PER_MIN", default_value_t = 30)]
     pub hook_rate_limit_per_min: u32,
 
+    /// Meshes that may be made and joined per minute from one address; 0 is no limit.
+    #[arg(long, env = "CREATION_RATE_PER_MIN", default_value_t = 60)]
+    pub creation_rate_per_min: u32,
+
     /// Days for which a message waits for its recipient.
     #[arg(long, env = "MESSAGE_TTL_DAYS", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=365))]
     pub message_ttl_days: u32,

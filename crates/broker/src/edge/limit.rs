@@ -28,6 +28,7 @@ pub(crate) struct Limits {
     hooks_of_address: Buckets<IpAddr>,
     /// By tokens of open connections alone.
     hooks_of_token: Buckets<TokenHash>,
+    creations: Buckets<IpAddr>,
     hasher: RandomState,
     /// Whether addresses can be told apart.
     pub(crate) hearsay: Hearsay,
@@ -49,6 +50,7 @@ impl Limits {
             hooks: Buckets::new(rate(config.hook_rate_limit_per_min, config.hook_rate_limit_per_min)),
             hooks_of_address: Buckets::new(rate(of_address, of_address)),
             hooks_of_token: Buckets::new(rate(config.hook_rate_limit_per_min, config.hook_rate_limit_per_min)),
+            creations: Buckets::new(rate(config.creation_rate_per_min, config.creation_rate_per_min)),
             hasher: RandomState::new(),
             hearsay: Hearsay::default(),
             strangers: Guests::new(config.max_unauthenticated_per_address),
@@ -84,6 +86,11 @@ impl Limits {
     /// Whether the hook with this token may be called now.
     pub(crate) fn may_call_hook_of(&self, token: &TokenHash, now: Timestamp) -> bool {
         self.hooks_of_token.take(*token, now)
+    }
+
+    /// Whether an address may make or join a mesh now.
+    pub(crate) fn may_create(&self, address: Option<IpAddr>, now: Timestamp) -> bool {
+        address.is_none_or(|address| self.creations.take(network(address), now))
     }
 
     /// Counts a handshake that failed.

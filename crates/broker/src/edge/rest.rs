@@ -19,14 +19,22 @@ use crate::edge::upgrade::is_allowed_origin;
 use crate::fault::UNAVAILABLE;
 
 /// `POST /join`: an invite makes a member.
-pub(crate) async fn join(State(running): State<Arc<Running>>, request: Request) -> Response {
+pub(crate) async fn join(
+    State(running): State<Arc<Running>>,
+    ConnectInfo(remote): ConnectInfo<RemoteAddress>,
+    request: Request,
+) -> Response {
     if !is_allowed_origin(request.headers(), &running.app.settings) {
         return foreign_origin();
     }
+    let origin = Origin::of(remote.0, request.headers(), &running.app.settings.config.trusted_proxies);
     let refused = |status, error: &str| {
         let body = Joined { ok: false, member_id: None, already_member: None, error: Some(error.to_owned()) };
         (status, Json(body)).into_response()
     };
+    if !running.app.limits.may_create(origin.counted, running.app.clock.now()) {
+        return refused(StatusCode::TOO_MANY_REQUESTS, "rate limited");
+    }
     let body = match body(&running, request.into_body()).await {
         Ok(body) => body,
         Err(too_large) => return too_large,
@@ -56,6 +64,10 @@ pub(crate) async fn create_mesh(
     let origin = Origin::of(remote.0, &headers, &running.app.settings.config.trusted_proxies);
     if !calls::mesh::may_create(&running.app.settings, origin.is_local, bearer(&headers)) {
         return refused(StatusCode::FORBIDDEN, MeshCreateError::CreationNotAllowed);
+    }
+    if !running.app.limits.may_create(origin.counted, running.app.clock.now()) {
+        let limited = (StatusCode::TOO_MANY_REQUESTS, Json(json!({"error": "rate limited"})));
+        return no_store(limited.into_response());
     }
     let body = match body(&running, request.into_body()).await {
         Ok(body) => body,

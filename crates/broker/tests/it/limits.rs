@@ -1,6 +1,9 @@
 //! How many connections there may be.
 
-use claudemesh_testkit::{Member, Setup, TestMesh, Wire, merged};
+use std::time::Duration;
+
+use claudemesh_broker::Config;
+use claudemesh_testkit::{Member, Request, Setup, TestMesh, Wire, merged};
 use serde_json::{Value, json};
 
 use crate::hello::refused;
@@ -54,6 +57,29 @@ async fn a_node_has_only_so_many_connections() {
     let wires = [mesh.connect(&ann.hello()).await, mesh.connect(&eve.hello()).await];
     refused(&mesh, &eve.hello(), CAPACITY).await;
     drop(wires);
+}
+
+/// Whoever makes and joins meshes is counted by address: nobody is asked who it is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_makes_and_joins_only_so_many_meshes_in_a_minute() {
+    let limits = |config: &mut Config| {
+        config.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+        config.creation_rate_per_min = 3;
+    };
+    let mesh = Setup::sqlite().with(limits).start().await;
+    let ask = |path: &'static str, from: &'static str| {
+        let request = Request::post(path, &json!({})).header("X-Forwarded-For", from);
+        let mesh = &mesh;
+        async move { mesh.http(&request).await }
+    };
+    for _ in 0..3 {
+        assert_eq!(ask("/join", "203.0.113.7").await.status, 400);
+    }
+    let refused = ask("/join", "203.0.113.7").await;
+    assert_eq!((refused.status, refused.json()), (429, json!({"ok": false, "error": "rate limited"})));
+    assert_eq!(ask("/join", "203.0.113.8").await.status, 400);
+    mesh.clock.pass(Duration::from_secs(20));
+    assert_eq!(ask("/join", "203.0.113.7").await.status, 400);
 }
 
 /// What the log says of arrivals, and the groups that Bob is in.
