@@ -1,15 +1,21 @@
 //! What a person says of itself goes on until the person says otherwise, whatever becomes of connections.
 
 use std::io::{BufRead, BufReader};
-use std::process::Child;
+use std::process::{Child, Command};
 
 use serde_json::{Value, json};
 
+use crate::broker::Broker;
 use crate::team::Team;
 use crate::user::User;
 
-/// `inbox --wait`, ended when dropped.
+/// `inbox --wait`, ended when dropped, as Ctrl-C ends it: the broker is told.
 struct Listener(Child);
+
+/// Two people on a broker that lets one look often.
+fn team() -> Team {
+    Team::at(Broker::start_with(&[("HELLO_RATE_PER_MIN", "100000")]))
+}
 
 impl Listener {
     fn start(user: &User) -> Self {
@@ -19,7 +25,8 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        let _ = self.0.kill();
+        let interrupt = format!("kill -INT {}", self.0.id());
+        let _ = Command::new("sh").args(["-c", &interrupt]).status();
         let _ = self.0.wait();
     }
 }
@@ -38,7 +45,7 @@ const LATER: &str = "No session of yours listens now; the next `claudemesh inbox
 
 #[test]
 fn what_was_said_is_so_again_after_a_crash_of_the_broker_and_after_a_disconnect() {
-    let Team { anna, ben, broker } = Team::new();
+    let Team { anna, ben, broker } = team();
     let _listening = Listener::start(&ben);
     until_seen(&anna, "idle", None);
     let said = ben.run(&["set-status", "dnd"]);
@@ -60,7 +67,7 @@ fn what_was_said_is_so_again_after_a_crash_of_the_broker_and_after_a_disconnect(
 
 #[test]
 fn what_is_said_while_nobody_listens_is_said_by_who_listens_next() {
-    let Team { anna, ben, broker: _broker } = Team::new();
+    let Team { anna, ben, broker: _broker } = team();
     for line in [["set-status", "dnd"], ["summary", "lunch"]] {
         let said = ben.run(&line);
         assert_eq!((said.code, said.stderr.as_str()), (0, LATER), "{line:?}");
@@ -77,7 +84,7 @@ fn what_is_said_while_nobody_listens_is_said_by_who_listens_next() {
 
 #[test]
 fn what_is_inferred_or_said_of_one_session_is_not_kept() {
-    let Team { anna, ben, broker: _broker } = Team::new();
+    let Team { anna, ben, broker: _broker } = team();
     let said = ben.run(&["set-status", "dnd", "--source", "jsonl"]);
     assert_eq!(said.stderr, "No session of yours listens now, so nobody is told.\n");
     let of_session = ben.command(&["set-status", "dnd"]).env("CLAUDEMESH_SESSION_ID", "s1").output().unwrap();
