@@ -408,7 +408,7 @@ pub(crate) struct AuditList {
     name reaches that session. A name that means more than one is refused with the candidates.\n\n\
     JSON: {messageId, to: {name, pubkey}, encrypted: true, state: \"delivered\"|\"queued\"|\"claimed\"|\"held\"|\"expired\"|\"revoked\", \
     status: \"delivered\"|\"held\"|\"disconnected\"|null}; to many: {messageId, to: {audience}, encrypted: false, \
-    recipients: [{name, pubkey, status, state}]|null}"
+    recipients: [{name, pubkey, status, state, deliveredAt?}]|null}"
 )]
 pub(crate) struct Send {
     /// A name, a key, or the first 8 characters of a key or more; @GROUP or '*' for many
@@ -446,7 +446,7 @@ pub(crate) struct Inbox {
 /// Show what became of a message
 #[derive(Debug, Args)]
 #[command(
-    after_help = "JSON: {messageId, targetSpec, delivered, deliveredAt, recipients: [{name, pubkey, status, state}]}"
+    after_help = "JSON: {messageId, targetSpec, delivered, deliveredAt, recipients: [{name, pubkey, status, state, deliveredAt?}]}"
 )]
 pub(crate) struct MsgStatus {
     /// The id that send printed, or its first 8 characters or more

@@ -17,14 +17,12 @@ pub(crate) async fn run(context: &Context, asked: &MsgStatus) -> anyhow::Result<
 
 /// Where it stands with each.
 pub(crate) fn recipients(output: &Output, status: &MessageStatusResult) -> String {
-    // The broker says when the last of them got it: with more than one that is nobody's time in particular.
-    let is_one = status.recipients.len() == 1;
+    // An older broker says only when the last of them got it: with more than one that is nobody's time in particular.
+    let of_all = status.delivered_at.filter(|_| status.recipients.len() == 1);
     let row = |delivery: &Delivery| {
-        let mut row = vec![one_line(&delivery.name), key_prefix(&delivery.pubkey), delivery.state.as_str().into()];
-        row.extend(is_one.then(|| status.delivered_at.map(|at| at.to_string()).unwrap_or_default()));
-        row
+        let at = delivery.delivered_at.or(of_all).map(|at| at.to_string()).unwrap_or_default();
+        vec![one_line(&delivery.name), key_prefix(&delivery.pubkey), delivery.state.as_str().into(), at]
     };
     let rows: Vec<_> = status.recipients.iter().map(row).collect();
-    let heads = ["RECIPIENT", "KEY", "STATE", "DELIVERED"];
-    table(output, heads.get(..if is_one { 4 } else { 3 }).unwrap_or(&heads), &rows)
+    table(output, &["RECIPIENT", "KEY", "STATE", "DELIVERED"], &rows)
 }

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::broker::Broker;
 use crate::team::Team;
 use crate::user::User;
 
@@ -53,6 +54,27 @@ fn a_group_and_those_below_it_get_what_is_sent_to_it() {
     assert!(nobody.stderr.contains("warning: it reaches nobody: nobody but you is in nobody"), "{nobody:?}");
 }
 
+#[test]
+fn each_recipients_own_time_is_shown_and_nobodys_who_does_not_have_it() {
+    let team = Team::new();
+    let carl = carl(&team);
+    let id = team.anna.json_one(&["send", "*", "to all"])["messageId"].as_str().unwrap().to_owned();
+    let shown = || {
+        let shown = team.anna.run(&["msg-status", &id]).stdout;
+        ["Ben", "Carl"].map(|name| {
+            let row = shown.lines().find(|line| line.starts_with(name)).unwrap();
+            row.split_whitespace().nth(3).map(str::to_owned)
+        })
+    };
+    assert_eq!(shown(), [None, None]);
+    team.ben.json(&["inbox"]);
+    let first = shown();
+    assert!(first[0].is_some() && first[1].is_none(), "{first:?}");
+    carl.json(&["inbox"]);
+    let both = shown();
+    assert!(both[0] == first[0] && both[1] > both[0], "{both:?}");
+}
+
 /// (R17)
 #[test]
 fn people_are_told_that_it_is_not_encrypted_and_who_does_not_have_it_yet() {
@@ -88,4 +110,13 @@ fn what_is_neither_a_group_nor_everybody_is_refused_before_anybody_is_asked() {
     let said = team.anna.run(&["send", "*", &"x".repeat(49_065)]);
     assert!(said.code == 3 && said.stderr.starts_with("error: the text is too long"), "{said:?}");
     assert_eq!(team.ben.json(&["inbox"]).len(), 0);
+}
+
+#[test]
+fn who_sends_too_much_is_told_that_nothing_was_sent() {
+    let team = Team::at(Broker::start_with(&[("REQUEST_RATE_PER_MIN", "1"), ("REQUEST_BURST", "4")]));
+    let refused =
+        (0..20).map(|_| team.anna.run(&["send", "Ben", "hi"])).find(|said| said.code != 0).expect("a refusal");
+    assert_eq!((refused.code, refused.stdout.as_str()), (4, ""), "{refused:?}");
+    assert!(refused.stderr.starts_with("Nothing was sent; try again in a moment.\nerror: "), "{refused:?}");
 }
