@@ -91,7 +91,7 @@ impl Roster {
         Self { peers: Vec::new(), members: self.members.clone() }.find(who, MIN_KEY_PREFIX)
     }
 
-    fn find(&self, who: &str, least: usize) -> Result<Addressee, Unresolved> {
+    fn find(&self, who: &str, shortest: usize) -> Result<Addressee, Unresolved> {
         let who = who.trim();
         if who == "*" || who.starts_with('@') || who.starts_with('#') {
             return Err(Unresolved::NotOne(one_line(who)));
@@ -99,7 +99,7 @@ impl Roster {
         if let Ok(key) = who.to_ascii_lowercase().parse() {
             return Ok(self.by_key(key));
         }
-        let is_prefix = (least..64).contains(&who.len()) && who.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let is_prefix = (shortest..64).contains(&who.len()) && who.bytes().all(|byte| byte.is_ascii_hexdigit());
         let prefix = is_prefix.then(|| who.to_ascii_lowercase());
         let is_meant = |one: &Addressee| {
             one.name.as_deref().is_some_and(|name| is_same_name(name, who))
@@ -114,7 +114,9 @@ impl Roster {
                 found.push(last);
                 Err(Unresolved::Ambiguous { who: one_line(who), candidates: found })
             }
-            (None, _) if is_short_key(who, least) => Err(Unresolved::ShortKey { who: one_line(who), least }),
+            (None, _) if is_short_key(who, shortest) => {
+                Err(Unresolved::ShortKey { who: one_line(who), least: shortest })
+            }
             (None, _) => Err(Unresolved::Nobody { who: one_line(who), known: self.names() }),
         }
     }

@@ -12,10 +12,12 @@ pub(crate) async fn run(context: &Context, asked: &SetStatus) -> anyhow::Result<
     let SetStatus { status, source } = *asked;
     let keep = |said: &mut Said| said.set_status(status);
     // What was inferred is not somebody's word.
-    let keep = (source == StatusSource::Manual).then_some(&keep as &dyn Fn(&mut Said));
+    let keep: Option<&dyn Fn(&mut Said)> = if source == StatusSource::Manual { Some(&keep) } else { None };
     let said = async |connection: &Connection| connection.set_status(status, source).await;
     let unheard = context.say_of_oneself(&mesh, keep, said).await?;
     context.output.data(&json!({ "status": status }), |_| format!("Said to be {}.", status.as_str()))?;
-    unheard.into_iter().for_each(|notice| context.output.notice(notice));
+    if let Some(notice) = unheard {
+        context.output.notice(notice);
+    }
     Ok(())
 }

@@ -16,6 +16,8 @@ pub(crate) async fn run(context: &Context, asked: &Summary) -> anyhow::Result<()
     context.output.data(&json!({ "summary": summary }), |_| {
         if summary.is_empty() { "Said to work on nothing.".to_owned() } else { format!("Said to work on: {summary}") }
     })?;
-    unheard.into_iter().for_each(|notice| context.output.notice(notice));
+    if let Some(notice) = unheard {
+        context.output.notice(notice);
+    }
     Ok(())
 }
