@@ -10,6 +10,7 @@ mod failure;
 mod membership;
 mod name;
 mod output;
+mod parse;
 mod table;
 
 use std::ffi::OsString;

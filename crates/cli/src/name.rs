@@ -2,8 +2,16 @@
 
 use std::env;
 
+use clap::Args;
 use claudemesh_client::{Config, hostname};
 use claudemesh_proto::DisplayName;
+
+#[derive(Debug, Args)]
+pub(crate) struct Named {
+    /// Your name in the mesh [default: USER-HOST]
+    #[arg(long, env = "CLAUDEMESH_DISPLAY_NAME", hide_env_values = true)]
+    pub(crate) name: Option<DisplayName>,
+}
 
 /// The name given, else the configured one, else `USER-HOST` in characters that can be mentioned.
 pub(crate) fn display_name(given: Option<DisplayName>, config: &Config) -> anyhow::Result<DisplayName> {

@@ -1,15 +1,56 @@
 //! `claudemesh audit list` and `claudemesh audit verify`
 
+use clap::{Args, Subcommand, value_parser};
 use claudemesh_client::Connection;
 use claudemesh_proto::audit::{AuditEntry, AuditQuery, AuditResult, AuditVerifyResult, Checkpoint};
 use claudemesh_proto::text::one_line;
 use serde_json::Value;
 
-use crate::args::{Audit, AuditList, AuditWhat};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::table::table;
+
+/// Read or verify what happened in the mesh; for admins
+#[derive(Debug, Args)]
+pub(crate) struct Audit {
+    #[command(subcommand)]
+    pub(crate) what: AuditWhat,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditWhat {
+    /// List entries of the audit log, newest first
+    #[command(
+        after_help = "On a terminal the details are cut at its width; in a pipe and with --json they are whole.\n\n\
+        JSON: {entries: [{id, eventType, actor, actorMemberId?, payload, hash, createdAt}], total}; total counts also what --not-type \
+        leaves out"
+    )]
+    List(AuditList),
+    /// Have the broker verify the audit log, and show its newest checkpoint
+    #[command(
+        after_help = "Keep the checkpoint somewhere else: as long as the entry of its number has its hash in audit list, \
+        the log before it is what it was. A log that does not verify ends in exit code 8.\n\n\
+        JSON: {valid, entries, brokenAt?, why?, checkpoint?: {seq, hash, hash2, signedAt, pubkey, signature}}"
+    )]
+    Verify,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditList {
+    /// How many, 1 to 500
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = value_parser!(u32).range(1..=500))]
+    pub(crate) limit: u32,
+    /// How many newer ones to leave out
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) offset: u32,
+    /// Only entries of this type, such as member_banned
+    #[arg(long = "type", value_name = "TYPE")]
+    pub(crate) event_type: Option<String>,
+    /// No entries of this type; say it again for more
+    #[arg(long = "not-type", value_name = "TYPE", conflicts_with = "event_type")]
+    pub(crate) not_types: Vec<String>,
+}
 
 pub(crate) async fn run(context: &Context, asked: Audit) -> anyhow::Result<()> {
     match asked.what {

@@ -1,11 +1,29 @@
 //! `claudemesh ban`, `claudemesh unban` and `claudemesh bans`
 
+use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use claudemesh_client::{Line, Roster, key_prefix};
 use serde_json::json;
 
-use crate::args::{Ban, Unban};
 use crate::context::Context;
 use crate::table::table;
+
+/// Remove a member from the mesh: nothing reaches it or comes from it any more; for admins
+#[derive(Debug, Args)]
+#[command(after_help = "What waits for the member ends, and an unban does not bring it back.\n\nJSON: {banned: name}")]
+pub(crate) struct Ban {
+    /// A name, a member's key, or its first 12 characters or more
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) target: String,
+}
+
+/// Take a removed member back; for admins
+#[derive(Debug, Args)]
+#[command(after_help = "JSON: {unbanned: name}")]
+pub(crate) struct Unban {
+    /// A name, a member's key, or its first 12 characters or more
+    pub(crate) target: String,
+}
 
 pub(crate) async fn ban(context: &Context, asked: &Ban) -> anyhow::Result<()> {
     let mesh = context.mesh()?;

@@ -1,15 +1,35 @@
 //! `claudemesh create`
 
+use clap::Args;
+use claudemesh_client::BrokerUrl;
 use claudemesh_client::{Creation, Error};
 use claudemesh_keys::fingerprint;
+use claudemesh_proto::Slug;
 use serde_json::json;
 
-use crate::args::Create;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::membership::Shown;
+use crate::name::Named;
 use crate::name::display_name;
+
+/// Create a mesh on a broker; the owner's key stays on this machine
+#[derive(Debug, Args)]
+#[command(after_help = "JSON: {mesh, meshId, memberId, brokerUrl, pubkey, ownerKeyFile}")]
+pub(crate) struct Create {
+    /// Its short name: 2-32 characters of a-z, 0-9 and -
+    pub(crate) slug: Slug,
+    /// The broker: https://HOST, http://HOST:PORT, wss://HOST/ws, ws://HOST:PORT/ws or HOST:PORT,
+    /// which means https except on this machine
+    #[arg(long, value_name = "URL")]
+    pub(crate) broker: BrokerUrl,
+    /// The broker's setup token, where it wants one; better in the environment, because other users can see arguments
+    #[arg(long, env = "CLAUDEMESH_SETUP_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+    #[command(flatten)]
+    pub(crate) named: Named,
+}
 
 pub(crate) async fn run(context: &Context, asked: Create) -> anyhow::Result<()> {
     let display_name = display_name(asked.named.name, &context.config()?)?;

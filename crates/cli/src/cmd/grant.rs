@@ -2,15 +2,40 @@
 
 use std::collections::BTreeSet;
 
+use clap::Args;
 use claudemesh_client::{Addressee, Roster, key_prefix};
 use claudemesh_proto::grant::Capability;
 use claudemesh_proto::text::one_line;
 use serde_json::json;
 
-use crate::args::{Block, Grant};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::table::table;
+
+/// Say what somebody may do to you, and nothing else
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Without a word of yours everybody may read, dm, broadcast and state-read. What a blocked sender sends \
+    is refused or held back.\n\nJSON: {name|null, pubkey, capabilities|null}; null is what everybody may"
+)]
+pub(crate) struct Grant {
+    /// A name, a key, or the first 8 characters of a key or more; a member's name stands for all its sessions
+    pub(crate) who: String,
+    /// read, dm, broadcast, state-read, state-write or file-read
+    #[arg(value_name = "CAPABILITY", required_unless_present = "reset")]
+    pub(crate) capabilities: Vec<Capability>,
+    /// Go back to what everybody may
+    #[arg(long, conflicts_with = "capabilities")]
+    pub(crate) reset: bool,
+}
+
+/// Let somebody do nothing to you; undo it with grant --reset
+#[derive(Debug, Args)]
+#[command(after_help = "JSON: {name|null, pubkey, capabilities: []}")]
+pub(crate) struct Block {
+    /// A name, a key, or the first 8 characters of a key or more; a member's name stands for all its sessions
+    pub(crate) who: String,
+}
 
 pub(crate) async fn grant(context: &Context, asked: Grant) -> anyhow::Result<()> {
     let capabilities = (!asked.reset).then(|| asked.capabilities.into_iter().collect());

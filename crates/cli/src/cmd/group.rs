@@ -1,14 +1,52 @@
 //! `claudemesh group join`, `group leave`, `group list`
 
+use clap::{Args, Subcommand};
 use claudemesh_client::Line;
 use claudemesh_proto::GroupName;
 use claudemesh_proto::hello::Group as InGroup;
 use claudemesh_proto::text::one_line;
 use serde_json::json;
 
-use crate::args::{Group, GroupWhat};
 use crate::context::Context;
+use crate::parse;
 use crate::table::table;
+
+/// Join, leave and list groups
+#[derive(Debug, Args)]
+#[command(
+    after_help = "What is sent to @NAME reaches everybody in NAME and in NAME/anything. Groups are yours, whichever of your sessions joins them."
+)]
+pub(crate) struct Group {
+    #[command(subcommand)]
+    pub(crate) what: GroupWhat,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum GroupWhat {
+    /// Join a group, or change your role in it
+    #[command(after_help = "JSON: {group, role|null, status: \"joined\"}")]
+    Join {
+        /// 1-64 of a-z, 0-9 and _./-; case does not matter
+        #[arg(value_parser = parse::new_group)]
+        name: GroupName,
+        /// What you are there
+        #[arg(long)]
+        role: Option<String>,
+    },
+    /// Leave a group
+    #[command(
+        after_help = "JSON: {group, status: \"left\"|\"was-not-in\"|\"still-in\"}; who has left all groups is in those that new \
+        sessions start with"
+    )]
+    Leave {
+        /// Its name
+        #[arg(value_parser = parse::group)]
+        name: GroupName,
+    },
+    /// List the groups that you are in
+    #[command(after_help = "JSON: {groups: [{name, role?}]}")]
+    List,
+}
 
 pub(crate) async fn run(context: &Context, asked: Group) -> anyhow::Result<()> {
     match asked.what {

@@ -7,6 +7,7 @@ use std::cell::Cell;
 use std::pin::pin;
 use std::time::Duration;
 
+use clap::{Args, value_parser};
 use claudemesh_client::{
     BATCH, Body, Bound, Cipher, Connection, Dial, Ended, Error, Fetched, Inbox, Letter, MAIL, Membership, Pushes, Said,
     fetch, keep, key_prefix, now,
@@ -15,11 +16,32 @@ use claudemesh_proto::Priority;
 use claudemesh_proto::text::{many_lines, one_line};
 use serde_json::{Value, json};
 
-use crate::args;
 use crate::context::Context;
 use crate::output::Output;
 
-pub(crate) async fn run(context: &Context, asked: &args::Inbox) -> anyhow::Result<()> {
+/// Fetch, open and show new messages
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A message is acknowledged once it is safely in the local inbox.\n\nJSON: one line per message: \
+    {messageId, from, senderPubkey, senderMemberPubkey, priority, sentAt, receivedAt, encrypted, text}; encrypted is false for \
+    what the broker could read; it and text are null when the message could not be opened"
+)]
+pub(crate) struct ReadInbox {
+    /// Go on until interrupted, also across lost connections
+    #[arg(long, conflicts_with_all = ["all", "local"])]
+    pub(crate) wait: bool,
+    /// Show earlier messages too
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// The most messages that --all shows
+    #[arg(long, value_name = "N", default_value_t = 1000, requires = "all", value_parser = value_parser!(u32).range(1..))]
+    pub(crate) limit: u32,
+    /// Only what is here already, without asking the broker
+    #[arg(long)]
+    pub(crate) local: bool,
+}
+
+pub(crate) async fn run(context: &Context, asked: &ReadInbox) -> anyhow::Result<()> {
     let mesh = context.mesh()?;
     let inbox = Inbox::open(&context.home, &mesh.mesh_id).await?;
     let desk = Desk { context, cipher: Cipher::new(mesh.identity.clone()), inbox, mesh };
@@ -37,7 +59,7 @@ struct Desk<'a> {
 
 impl Desk<'_> {
     /// Fetches what there is and shows it; what is here is shown also when nothing can be fetched.
-    async fn once(&self, asked: &args::Inbox) -> anyhow::Result<()> {
+    async fn once(&self, asked: &ReadInbox) -> anyhow::Result<()> {
         let fetched = if asked.local { Ok(Fetched::All) } else { self.fetch().await };
         let letters = if asked.all { self.inbox.latest(asked.limit).await? } else { self.inbox.unshown().await? };
         self.show(&letters).await?;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use clap::{Args, Subcommand};
+use claudemesh_client::BrokerUrl;
 use claudemesh_client::{Invitation, Line, Membership, Terms};
 use claudemesh_proto::invite::{Invite as Row, InviteRevokeStatus};
 use claudemesh_proto::{MemberRole, Timestamp};
@@ -9,11 +11,57 @@ use qrcode::render::unicode::Dense1x2;
 use qrcode::{EcLevel, QrCode};
 use serde_json::json;
 
-use crate::args::{Invite, InviteWhat, NewInvite};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::parse;
 use crate::table::table;
+
+/// Make a link that lets somebody join; needs the owner's key
+#[derive(Debug, Args)]
+#[command(after_help = "JSON: {id, url, role, maxUses, expiresAt}")]
+pub(crate) struct Invite {
+    #[command(subcommand)]
+    pub(crate) what: Option<InviteWhat>,
+    #[command(flatten)]
+    pub(crate) new: NewInvite,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum InviteWhat {
+    /// List the invites of the mesh
+    #[command(after_help = "JSON: {invites: [{id, role, maxUses, usedCount, expiresAt, createdAt, revokedAt|null}]}")]
+    List,
+    /// Take an invite back
+    #[command(after_help = "JSON: {id, status: \"revoked\"}")]
+    Revoke {
+        /// Its id, from `invite list`
+        id: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NewInvite {
+    /// What newcomers will be: member or admin [default: member]
+    #[arg(long)]
+    pub(crate) role: Option<MemberRole>,
+    /// How many may use it, 1 to 1000 [default: 1]
+    #[arg(long, value_name = "N")]
+    pub(crate) uses: Option<u32>,
+    /// How long it can be used, such as 30min, 12h or 7d [default: 7d]
+    #[arg(long, value_name = "TIME", value_parser = parse::duration)]
+    pub(crate) expires: Option<Duration>,
+    /// Where newcomers reach the broker [default: its public address, else as this machine does]
+    #[arg(long, value_name = "URL")]
+    pub(crate) broker: Option<BrokerUrl>,
+}
+
+impl NewInvite {
+    /// Whether anything was said about a new invite.
+    pub(crate) fn is_given(&self) -> bool {
+        self.role.is_some() || self.uses.is_some() || self.expires.is_some() || self.broker.is_some()
+    }
+}
 
 pub(crate) async fn run(context: &Context, asked: Invite) -> anyhow::Result<()> {
     match asked.what {

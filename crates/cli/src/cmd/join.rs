@@ -1,5 +1,6 @@
 //! `claudemesh join`
 
+use clap::Args;
 use claudemesh_client::{Error, Invite, Joining, is_same_name, key_prefix};
 use claudemesh_keys::fingerprint;
 use claudemesh_proto::member::Member;
@@ -7,10 +8,22 @@ use claudemesh_proto::text::one_line;
 use serde_json::json;
 
 use super::create::warn_if_plain;
-use crate::args::Join;
 use crate::context::Context;
 use crate::membership::Shown;
+use crate::name::Named;
 use crate::name::display_name;
+
+/// Join a mesh with an invite link
+#[derive(Debug, Args)]
+#[command(
+    after_help = "JSON: {mesh, meshId, memberId, brokerUrl, pubkey, ownerPubkey|null, status: \"joined\"|\"already\"}"
+)]
+pub(crate) struct Join {
+    /// The link (…/join/TOKEN) or the token alone
+    pub(crate) link: String,
+    #[command(flatten)]
+    pub(crate) named: Named,
+}
 
 pub(crate) async fn run(context: &Context, asked: Join) -> anyhow::Result<()> {
     let config = context.config()?;

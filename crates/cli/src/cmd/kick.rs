@@ -1,15 +1,32 @@
 //! `claudemesh kick` and `claudemesh disconnect`
 
+use std::time::Duration;
+
+use clap::Args;
 use claudemesh_client::{Line, is_short_key};
 use claudemesh_proto::ban::{SendAway as Request, SentAway};
 use claudemesh_proto::limits::MIN_KEY_PREFIX;
 use claudemesh_proto::text::one_line;
 use serde_json::json;
 
-use crate::args::SendAway;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::parse;
+
+/// Whose connections to close
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct SendAway {
+    /// A name, a member's or session's key, or its first 12 characters or more
+    pub(crate) target: Option<String>,
+    /// Everybody but this command
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Whoever was silent for so long, such as 10min
+    #[arg(long, value_name = "TIME", value_parser = parse::duration)]
+    pub(crate) stale: Option<Duration>,
+}
 
 pub(crate) async fn kick(context: &Context, asked: SendAway) -> anyhow::Result<()> {
     let (whom, request) = request(asked);

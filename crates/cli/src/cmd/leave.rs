@@ -1,11 +1,23 @@
 //! `claudemesh leave`
 
+use clap::Args;
 use serde_json::json;
 
-use crate::args::Leave;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
+
+/// Forget a mesh and its member key on this machine
+#[derive(Debug, Args)]
+#[command(after_help = "JSON: {mesh, meshId, status: \"left\"}")]
+pub(crate) struct Leave {
+    /// Which mesh, by its slug; --mesh does as well
+    #[arg(value_name = "SLUG", required_unless_present = "mesh", conflicts_with = "mesh")]
+    pub(crate) slug: Option<String>,
+    /// Also when the owner's key of the mesh is here (its file stays)
+    #[arg(long)]
+    pub(crate) force: bool,
+}
 
 pub(crate) fn run(context: &Context, asked: &Leave) -> anyhow::Result<()> {
     let config = context.config()?;

@@ -1,15 +1,66 @@
 //! `claudemesh member update`
 
+use clap::{Args, Subcommand};
 use claudemesh_client::Roster;
+use claudemesh_proto::hello::Group as InGroup;
+use claudemesh_proto::member::MessageMode;
 use claudemesh_proto::member::{Member, MemberUpdate};
 use claudemesh_proto::text::one_line;
+use claudemesh_proto::{DisplayName, MemberRole};
 use serde_json::json;
 
 use super::join::warn_of_namesake;
-use crate::args::{MemberVerb, MemberWhat, UpdateMember};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::parse;
+
+/// Change what is known of a member
+#[derive(Debug, Args)]
+pub(crate) struct MemberVerb {
+    #[command(subcommand)]
+    pub(crate) what: MemberWhat,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MemberWhat {
+    Update(UpdateMember),
+}
+
+/// Change what is known of you, or as an admin of anybody
+#[derive(Debug, Args)]
+#[command(after_help = "JSON: {member: {memberId, pubkey, displayName, role, joinedAt, online, roleTag?, groups?, \
+    messageMode, lastSeenAt?}}")]
+pub(crate) struct UpdateMember {
+    /// A name, a key, or the first 8 characters of a key or more [default: you]
+    pub(crate) who: Option<String>,
+    /// The name
+    #[arg(long)]
+    pub(crate) name: Option<DisplayName>,
+    /// Free text beside the name; an empty one takes it away
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) tag: Option<String>,
+    /// A group that new sessions are in, with a role in it if you like; say it again for more
+    #[arg(long, value_name = "NAME[:ROLE]", value_parser = parse::group_with_role)]
+    pub(crate) group: Vec<InGroup>,
+    /// New sessions are in no group
+    #[arg(long, conflicts_with = "group")]
+    pub(crate) no_groups: bool,
+    /// What becomes of messages: push, inbox or off; told to clients, claudemesh inbox does not heed it yet
+    #[arg(long)]
+    pub(crate) mode: Option<MessageMode>,
+    /// member or admin; said by admins only
+    #[arg(long)]
+    pub(crate) role: Option<MemberRole>,
+}
+
+impl UpdateMember {
+    /// Whether nothing is to be changed.
+    pub(crate) fn says_nothing(&self) -> bool {
+        let is_grouped = self.no_groups || !self.group.is_empty();
+        self.name.is_none() && self.tag.is_none() && !is_grouped && self.mode.is_none() && self.role.is_none()
+    }
+}
 
 pub(crate) async fn run(context: &Context, asked: MemberVerb) -> anyhow::Result<()> {
     match asked.what {

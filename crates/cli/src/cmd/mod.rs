@@ -1,26 +1,26 @@
 //! The verbs, one file each.
 
-mod audit;
-mod ban;
+pub(crate) mod audit;
+pub(crate) mod ban;
 mod broadcast;
-mod create;
-mod grant;
-mod group;
-mod inbox;
-mod invite;
-mod join;
-mod kick;
-mod leave;
+pub(crate) mod create;
+pub(crate) mod grant;
+pub(crate) mod group;
+pub(crate) mod inbox;
+pub(crate) mod invite;
+pub(crate) mod join;
+pub(crate) mod kick;
+pub(crate) mod leave;
 mod list;
-mod member;
+pub(crate) mod member;
 mod members;
-mod msg_status;
+pub(crate) mod msg_status;
 mod peers;
-mod send;
-mod set_status;
-mod summary;
-mod verify;
-mod visible;
+pub(crate) mod send;
+pub(crate) mod set_status;
+pub(crate) mod summary;
+pub(crate) mod verify;
+pub(crate) mod visible;
 
 use crate::args::Verb;
 use crate::context::Context;

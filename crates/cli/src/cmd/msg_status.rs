@@ -1,13 +1,25 @@
 //! `claudemesh msg-status`
 
+use clap::Args;
 use claudemesh_client::key_prefix;
 use claudemesh_proto::message::{Delivery, MessageStatusResult};
 use claudemesh_proto::text::one_line;
 
-use crate::args::MsgStatus;
 use crate::context::Context;
 use crate::output::Output;
+use crate::parse;
 use crate::table::table;
+
+/// Show what became of a message
+#[derive(Debug, Args)]
+#[command(
+    after_help = "JSON: {messageId, targetSpec, delivered, deliveredAt, recipients: [{name, pubkey, status, state, deliveredAt?}]}"
+)]
+pub(crate) struct MsgStatus {
+    /// The id that send printed, or its first 8 characters or more
+    #[arg(value_parser = parse::id_or_prefix)]
+    pub(crate) id: String,
+}
 
 pub(crate) async fn run(context: &Context, asked: &MsgStatus) -> anyhow::Result<()> {
     let mesh = context.mesh()?;

@@ -3,18 +3,42 @@
 use std::io::{self, Read};
 use std::time::Duration;
 
+use clap::Args;
 use claudemesh_client::{
     Addressee, Audience, Cipher, Connection, Draft, Error, Line, MAX_TEXT_BYTES, Membership, Roster,
 };
+use claudemesh_proto::Priority;
 use claudemesh_proto::message::{Delivery, RecipientStatus};
 use claudemesh_proto::{DeliveryState, MessageId};
 use serde_json::json;
 
-use crate::args::Send;
 use crate::cmd::broadcast;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::{Failure, IN_PARTS};
+use crate::parse;
+
+/// Send a message: to one, sealed for that one alone, or to a group or everybody, NOT encrypted
+#[derive(Debug, Args)]
+#[command(
+    after_help = "What goes to @GROUP or * is not encrypted: the broker can read it, and so can whoever reads its database. @GROUP \
+    reaches everybody in GROUP and in GROUP/anything, also those who are away; * and @all mean everybody but you.\n\n\
+    A member's name reaches whichever of the member's connections comes for the mail; a session's own \
+    name reaches that session. A name that means more than one is refused with the candidates.\n\n\
+    JSON: {messageId, to: {name, pubkey}, encrypted: true, state: \"delivered\"|\"queued\"|\"claimed\"|\"held\"|\"expired\"|\"revoked\", \
+    status: \"delivered\"|\"held\"|\"disconnected\"|null}; to many: {messageId, to: {audience}, encrypted: false, \
+    recipients: [{name, pubkey, status, state, deliveredAt?}]|null}"
+)]
+pub(crate) struct Send {
+    /// A name, a key, or the first 8 characters of a key or more; @GROUP or '*' for many
+    pub(crate) who: String,
+    /// What to say; - reads it from standard input
+    #[arg(required = true)]
+    pub(crate) text: Vec<String>,
+    /// now interrupts, next waits for a free moment, low for idle time
+    #[arg(long, default_value = "next", value_parser = parse::priority)]
+    pub(crate) priority: Priority,
+}
 
 pub(crate) async fn run(context: &Context, asked: Send) -> anyhow::Result<()> {
     let audience = Audience::named(&asked.who)?;

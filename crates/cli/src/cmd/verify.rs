@@ -1,12 +1,20 @@
 //! `claudemesh verify`
 
+use clap::Args;
 use claudemesh_client::{Roster, key_prefix};
 use claudemesh_keys::safety_number;
 use serde_json::json;
 
-use crate::args::Verify;
 use crate::context::Context;
 use crate::failure::Failure;
+
+/// Show the safety number to compare with somebody, so that nobody is in between
+#[derive(Debug, Args)]
+#[command(after_help = "JSON: {name, memberPubkey, ownPubkey, safetyNumber}")]
+pub(crate) struct Verify {
+    /// A name, a key, or the first 8 characters of a key or more
+    pub(crate) peer: String,
+}
 
 pub(crate) async fn run(context: &Context, asked: &Verify) -> anyhow::Result<()> {
     let mesh = context.mesh()?;
