@@ -71,6 +71,7 @@ fn bad_arguments_end_with_exit_code_three_and_name_the_argument() {
         (vec!["invite", "--expires", "5"], "write 5h or 5d"),
         (vec!["--mesh", "team", "join", "x"], "--mesh chooses among"),
         (vec!["invite", "--expires", "later"], "--expires"),
+        (vec!["kick", "--stale", "soon"], "must be a time such as 30min, 12h or 7d"),
         (vec!["invite", "--role", "king"], "must be admin or member"),
     ] {
         let said = user.run(&line);
