@@ -72,10 +72,11 @@ async fn list(context: &Context, asked: AuditList) -> anyhow::Result<()> {
         }
     })?;
     let shown = found.entries.len();
+    let is_rest_left_out = !asked.not_types.is_empty() && asked.offset == 0 && u32::try_from(shown)? < asked.limit;
     if shown == 0 {
         let of_type = asked.event_type.map(|named| format!(" of type {named}")).unwrap_or_default();
         context.output.notice(&one_line(&format!("No entries{of_type}.")));
-    } else if i64::try_from(shown).is_ok_and(|shown| shown < found.total) {
+    } else if i64::try_from(shown).is_ok_and(|shown| shown < found.total) && !is_rest_left_out {
         context.output.notice(&format!("{shown} of {}; --limit and --offset show others.", found.total));
     }
     Ok(())
