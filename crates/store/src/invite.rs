@@ -174,15 +174,14 @@ impl Store {
     }
 }
 
+/// A member of the mesh with this key, removed or not.
+const MEMBER: Sql = sql!("select id, revoked_at from member where mesh_id = $1 and peer_pubkey = $2");
+
 async fn redeem(
     connection: &mut Connection<'_>,
     redemption: &Redemption,
     now: Timestamp,
 ) -> Result<Redeemed, StoreError> {
-    const MEMBER: Sql = sql!("select id, revoked_at from member where mesh_id = $1 and peer_pubkey = $2");
-    const SESSION: Sql = sql!("select proven_at from session where mesh_id = $1 and session_pubkey = $2");
-    const FORGET: Sql = sql!("delete from session where mesh_id = $1 and session_pubkey = $2");
-    const HAS_USES: Sql = sql!("select id from invite where mesh_id = $1 and id = $2 and used_count < max_uses");
     const USE: Sql = sql!(
         "update invite set used_count = used_count + 1 \
          where mesh_id = $1 and id = $2 and used_count < max_uses and revoked_at is null"
@@ -199,25 +198,8 @@ async fn redeem(
     audit::lock(connection, &mesh_id).await?;
     let pubkey = redemption.pubkey.to_string();
     let mesh: Value<'_> = mesh_id.as_str().into();
-    let member = connection.row(MEMBER, &[mesh.clone(), (&pubkey).into()]).await?;
-    let is_revoked = member.as_ref().map(|member| member.maybe_int(1)).transpose()?.flatten().is_some();
-    if let Some(member) = member.filter(|_| !is_revoked) {
-        // Also when the invite is used up: the answer to the join that used it may have been lost.
-        return Ok(Redeemed::AlreadyMember(member.parsed(0)?));
-    }
-    // From here on, an invite that lets nobody in tells nothing about a key.
-    if connection.row(HAS_USES, &[mesh.clone(), invite_id.as_str().into()]).await?.is_none() {
-        return Ok(Redeemed::Exhausted);
-    }
-    if is_revoked {
-        return Ok(Redeemed::MemberRevoked);
-    }
-    if let Some(session) = connection.row(SESSION, &[mesh.clone(), (&pubkey).into()]).await? {
-        if session.maybe_int(0)?.is_some() {
-            return Ok(Redeemed::KeyInUse);
-        }
-        // Whoever named the key has not proven it: that keeps nobody out.
-        connection.execute(FORGET, &[mesh.clone(), (&pubkey).into()]).await?;
+    if let Some(answer) = turned_away(connection, (&mesh_id, &invite_id), &pubkey).await? {
+        return Ok(answer);
     }
     if connection.execute(USE, &[mesh.clone(), invite_id.as_str().into()]).await? == 0 {
         return Ok(Redeemed::Exhausted);
@@ -245,6 +227,39 @@ async fn redeem(
     };
     audit::record(connection, &entry, now).await?;
     Ok(Redeemed::Joined(member_id))
+}
+
+/// Why the owner of a key does not join by an invite that holds, if so. A session that only named the key is forgotten.
+async fn turned_away(
+    connection: &mut Connection<'_>,
+    (mesh_id, invite_id): (&MeshId, &InviteId),
+    pubkey: &str,
+) -> sqlx::Result<Option<Redeemed>> {
+    const FORGET: Sql = sql!("delete from session where mesh_id = $1 and session_pubkey = $2");
+    const HAS_USES: Sql = sql!("select id from invite where mesh_id = $1 and id = $2 and used_count < max_uses");
+    const SESSION: Sql = sql!("select proven_at from session where mesh_id = $1 and session_pubkey = $2");
+    let mesh: Value<'_> = mesh_id.as_str().into();
+    let member = connection.row(MEMBER, &[mesh.clone(), pubkey.into()]).await?;
+    let is_revoked = member.as_ref().map(|member| member.maybe_int(1)).transpose()?.flatten().is_some();
+    if let Some(member) = member.filter(|_| !is_revoked) {
+        // Also when the invite is used up: the answer to the join that used it may have been lost.
+        return Ok(Some(Redeemed::AlreadyMember(member.parsed(0)?)));
+    }
+    // From here on, an invite that lets nobody in tells nothing about a key.
+    if connection.row(HAS_USES, &[mesh.clone(), invite_id.as_str().into()]).await?.is_none() {
+        return Ok(Some(Redeemed::Exhausted));
+    }
+    if is_revoked {
+        return Ok(Some(Redeemed::MemberRevoked));
+    }
+    if let Some(session) = connection.row(SESSION, &[mesh.clone(), pubkey.into()]).await? {
+        if session.maybe_int(0)?.is_some() {
+            return Ok(Some(Redeemed::KeyInUse));
+        }
+        // Whoever named the key has not proven it: that keeps nobody out.
+        connection.execute(FORGET, &[mesh.clone(), pubkey.into()]).await?;
+    }
+    Ok(None)
 }
 
 /// The invite behind a token, or why it cannot be redeemed, whoever brings it.
