@@ -3,7 +3,7 @@
 use claudemesh_proto::hello::SelfEditable;
 use claudemesh_proto::member::MessageMode;
 use claudemesh_proto::{DisplayName, GroupSet, MemberId, MemberRole, MeshId, PublicKey, Timestamp};
-use serde_json::{Value as Json, json};
+use serde_json::{Map, Value as Json, json};
 
 use crate::Store;
 use crate::audit::{self, AuditEntry};
@@ -227,14 +227,16 @@ fn read(row: &Row) -> sqlx::Result<Member> {
 
 /// What the log says of a change: which fields are others, and of name and role, by which people know each other, from what to what.
 fn told(before: &Member, after: &Member) -> Json {
-    let mut payload = json!({"memberId": after.id, "fields": before.differences(after)});
+    let mut payload = Map::new();
+    payload.insert("memberId".into(), json!(after.id));
+    payload.insert("fields".into(), json!(before.differences(after)));
     if before.display_name != after.display_name {
-        payload["displayName"] = json!({"from": before.display_name, "to": after.display_name});
+        payload.insert("displayName".into(), json!({"from": before.display_name, "to": after.display_name}));
     }
     if before.role != after.role {
-        payload["role"] = json!({"from": before.role, "to": after.role});
+        payload.insert("role".into(), json!({"from": before.role, "to": after.role}));
     }
-    payload
+    Json::Object(payload)
 }
 
 /// A member's own name, removed or not.
