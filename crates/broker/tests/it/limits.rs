@@ -82,7 +82,7 @@ async fn an_address_makes_and_joins_only_so_many_meshes_in_a_minute() {
     assert_eq!(ask("/join", "203.0.113.7").await.status, 400);
 }
 
-/// What the log says of arrivals, and the groups that Bob is in.
+/// How many arrivals the log has, and how many handshakes are remembered.
 async fn traces(mesh: &TestMesh) -> (i64, i64) {
     let arrivals = "select count(*) from audit_log where event_type = 'peer_joined'";
     (mesh.database.number(arrivals).await, mesh.database.number("select count(*) from handshake").await)

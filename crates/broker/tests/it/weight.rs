@@ -90,7 +90,7 @@ async fn an_answer_that_is_too_long_makes_nobody_deaf() {
     let mut wire = mesh.connect(&ann.hello()).await;
     let more = format!(
         "insert into member (mesh_id, id, peer_pubkey, display_name, role, joined_at) \
-         with recursive n(i) as (select 1 union all select i + 1 from n where i < 60000) \
+         with recursive n(i) as (select 1 union all select i + 1 from n where i < 80000) \
          select '{}', printf('%032d', i), printf('%064d', i), 'somebody', 'member', 0 from n",
         mesh_of_ann.id
     );
