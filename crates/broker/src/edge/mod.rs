@@ -10,6 +10,7 @@ pub(crate) mod limit;
 pub(crate) mod line;
 pub(crate) mod mail;
 pub(crate) mod rest;
+pub(crate) mod sends;
 pub(crate) mod server;
 pub(crate) mod upgrade;
 pub(crate) mod ws;

@@ -9,15 +9,14 @@
 //! Frames are processed in order. Sends and acks are handed to the journal without waiting for its commit; any other request
 //! waits until every send before it is answered, so that what it reads includes them.
 
-use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use claudemesh_proto::message::{Ack, ClientAck, Push};
 use claudemesh_proto::presence::PeerRole;
-use claudemesh_proto::{Addressed, BrokerFrame, ClientFrame, ErrorCode, MeshId, Peek, Priority};
-use claudemesh_store::{Appended, Letter, Pending, Settle, Settled, StoreError};
+use claudemesh_proto::{Addressed, BrokerFrame, ClientFrame, ErrorCode, MeshId, Peek};
+use claudemesh_store::{Letter, Settle, Settled};
 use futures_util::FutureExt as _;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
@@ -30,6 +29,7 @@ use crate::edge::greet::{self, Greeted};
 use crate::edge::guests::Guest;
 use crate::edge::line::{Incoming, Line, Stuck};
 use crate::edge::mail::{Answer, Leftover, Mail};
+use crate::edge::sends::{Answered, Sends, Sent};
 use crate::edge::server::Running;
 use crate::fault::Fault;
 use crate::hub::Parting;
@@ -38,8 +38,6 @@ use crate::session::liveness::Liveness;
 
 /// Frames taken in one go before anything is written.
 const FRAMES_AT_ONCE: usize = 64;
-/// Sends whose ack is outstanding; beyond it the socket is not read.
-const SENDS_AT_ONCE: usize = 1024;
 
 /// Longest answer: who is a member, of some ten thousand. Lists whose entries may be large are kept shorter than that by leaving
 /// things out; of what is longer all the same only that is said.
@@ -95,16 +93,8 @@ struct Connection {
     live: Live,
     mail: Mail,
     liveness: Liveness,
-    sends: VecDeque<Sent>,
+    sends: Sends,
     next_ping: Instant,
-}
-
-/// A send on its way.
-struct Sent {
-    id: String,
-    request_id: Option<String>,
-    priority: Priority,
-    answer: Pending<Appended>,
 }
 
 impl Connection {
@@ -116,7 +106,7 @@ impl Connection {
             mail: Mail::new(&app, needs_a_moment),
             liveness: Liveness::new(now, config.ping_every),
             next_ping: now + config.ping_every,
-            sends: VecDeque::new(),
+            sends: Sends::default(),
             app,
             line,
             live,
@@ -144,14 +134,14 @@ impl Connection {
         self.mail.ask(&self.app, &self.live).await;
         self.line.flush().await?;
         tokio::select! {
-            incoming = self.line.next(), if self.sends.len() < SENDS_AT_ONCE => {
+            incoming = self.line.next(), if !self.sends.is_full() => {
                 self.take(incoming).await?;
                 for _ in 0..FRAMES_AT_ONCE {
                     let Some(incoming) = self.line.next().now_or_never() else { break };
                     self.take(incoming).await?;
                 }
             }
-            appended = oldest(&mut self.sends) => self.answer_send(appended).await?,
+            answered = self.sends.answered() => self.answer_send(answered).await?,
             answer = self.mail.answered() => self.hand_over(answer).await?,
             () = self.live.seat.doorbell().rung() => self.on_ring().await?,
             () = timer => self.on_time().await?,
@@ -213,7 +203,7 @@ impl Connection {
             Ok(new) => {
                 let priority = new.priority;
                 let answer = self.app.store.append(new).await;
-                self.sends.push_back(Sent { id, request_id: peek.request_id, priority, answer });
+                self.sends.push(Sent { id, request_id: peek.request_id, priority, answer });
                 Ok(())
             }
             Err(words) => {
@@ -304,7 +294,7 @@ impl Connection {
     /// Nothing has come for too long. But what has come and was not looked at counts, and so does what cannot be looked at because
     /// answers are due first.
     async fn listen_once_more(&mut self, now: Instant) -> Result<(), End> {
-        if self.sends.len() >= SENDS_AT_ONCE {
+        if self.sends.is_full() {
             self.liveness.heard(now);
             return Ok(());
         }
@@ -346,8 +336,8 @@ impl Connection {
     }
 
     async fn answer_ready_sends(&mut self) -> Result<(), Stuck> {
-        while let Some(appended) = oldest(&mut self.sends).now_or_never() {
-            self.answer_send(appended).await?;
+        while let Some(answered) = self.sends.answered().now_or_never() {
+            self.answer_send(answered).await?;
         }
         Ok(())
     }
@@ -355,14 +345,14 @@ impl Connection {
     /// Waits until every send is answered.
     async fn finish_sends(&mut self) -> Result<(), Stuck> {
         while !self.sends.is_empty() {
-            let appended = oldest(&mut self.sends).await;
-            self.answer_send(appended).await?;
+            let answered = self.sends.answered().await;
+            self.answer_send(answered).await?;
         }
         Ok(())
     }
 
-    async fn answer_send(&mut self, appended: Result<Appended, StoreError>) -> Result<(), Stuck> {
-        let Some(Sent { id, request_id, priority, .. }) = self.sends.pop_front() else { return Ok(()) };
+    async fn answer_send(&mut self, answered: Answered) -> Result<(), Stuck> {
+        let Answered { id, request_id, priority, appended } = answered;
         self.say_ack(message::acknowledge(&self.app, (id, priority), appended), request_id).await
     }
 
@@ -417,14 +407,5 @@ fn push_of(mesh_id: &MeshId, letter: &Letter, names_member: bool) -> Push {
         request_fingerprint: letter.request_fingerprint.clone(),
         ext: letter.ext.clone(),
         subtype: None,
-    }
-}
-
-/// The answer to the oldest send; never, when there is none. Dropping the future loses nothing: an answer stays in its place until
-/// the send is taken from the queue.
-async fn oldest(sends: &mut VecDeque<Sent>) -> Result<Appended, StoreError> {
-    match sends.front_mut() {
-        Some(sent) => (&mut sent.answer).await,
-        None => std::future::pending().await,
     }
 }
