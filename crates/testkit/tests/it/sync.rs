@@ -99,7 +99,8 @@ struct Scene {
 
 impl Scene {
     async fn set(faults: &Faults) -> Self {
-        let mut broker = Broker::new(Database::Sqlite, &[("--send-rate-per-min", "0"), ("--request-rate-per-min", "0")]);
+        let mut broker =
+            Broker::new(Database::Sqlite, &[("--send-rate-per-min", "0"), ("--request-rate-per-min", "0")]);
         let (library, trigger) = (faults.library.to_str().unwrap(), faults.trigger.to_str().unwrap());
         broker.start_with(&[("LD_PRELOAD", library), ("FAIL_SYNCS_OF", trigger)]).await;
         let members = mesh(&broker.url(), "team", 2).await;
