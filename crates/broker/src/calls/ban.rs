@@ -16,7 +16,7 @@ pub(crate) async fn ban(app: &App, live: &Live, request: BanTarget) -> Result<Br
         Banned::Done(banned) => banned,
         Banned::Forbidden => return Err(forbidden("ban")),
         Banned::NotFound => {
-            return Err(Fault::new(ErrorCode::NotFound, format!("peer \"{target}\" not found{}", hint(&target))));
+            return Err(Fault::new(ErrorCode::NotFound, format!("peer \"{target}\" not found")));
         }
         Banned::Ambiguous => return Err(ambiguous(&target)),
         Banned::Oneself => return Err(Fault::new(ErrorCode::Invalid, "cannot ban yourself")),

@@ -31,11 +31,12 @@ pub(crate) async fn disconnect(app: &App, live: &Live, request: SendAway) -> Res
 }
 
 async fn send_away(app: &App, live: &Live, request: SendAway, block: Option<Duration>) -> Result<SentAway, Fault> {
-    let (verb, done, event) = match block {
-        Some(_) => ("kick", "kicked", "member_kicked"),
-        None => ("disconnect", "disconnected", "member_disconnected"),
+    let (done, event) = match block {
+        Some(_) => ("kicked", "member_kicked"),
+        None => ("disconnected", "member_disconnected"),
     };
-    let Authority { owner, display_name, .. } = ban::authorise(app, live, verb).await?;
+    // "can kicked" is what existing clients know.
+    let Authority { owner, display_name, .. } = ban::authorise(app, live, done).await?;
     let now = app.clock.now();
     let (close, stale) = match block {
         Some(_) => (Close::KICKED, Close::KICKED_STALE),
