@@ -68,7 +68,7 @@ pub(crate) struct Answerer {
 
 impl Answerer {
     /// The releases of rows for which nobody waits any more.
-    pub(crate) fn answer(&self, batch: Batched, synced: Result<(), StoreError>) -> Vec<Entry> {
+    pub(crate) fn answer(&self, batch: Batched, synced: &Result<(), StoreError>) -> Vec<Entry> {
         let Batched { answers, size, started, .. } = batch;
         let requests = u64::try_from(size).unwrap_or(0);
         let now = self.clock.instant();
@@ -114,7 +114,7 @@ impl Syncer {
             let unsynced = last.map(|batch| std::mem::take(&mut batch.unsynced)).unwrap_or_default();
             let synced = unsynced.sync().await.map_err(|error| StoreError::from(&Failure::of_database(error)));
             for batch in taken.drain(..) {
-                for release in self.answerer.answer(batch, synced.clone()) {
+                for release in self.answerer.answer(batch, &synced) {
                     if let Some(queue) = self.way_back.upgrade() {
                         // A full queue leaves the rows to the end of their lease.
                         let _ = queue.try_send(release);

@@ -257,7 +257,7 @@ impl Shard {
                     let batch = Batched::new((entries, outcomes), unsynced, begun, standing);
                     // Answers keep their order: what a batch has read may be what the one before it has not synced.
                     if batch.unsynced.is_synced() && self.outstanding.load(Ordering::Acquire) == 0 {
-                        let abandoned = self.answerer.answer(batch, Ok(()));
+                        let abandoned = self.answerer.answer(batch, &Ok(()));
                         if !abandoned.is_empty() {
                             waiting.push(abandoned);
                         }

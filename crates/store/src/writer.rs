@@ -170,12 +170,11 @@ impl Place {
         if self.is_open {
             self.roll_back().await;
         }
-        let connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => {
-                self.syncing = None;
-                options.connect().await?
-            }
+        let connection = if let Some(connection) = self.connection.take() {
+            connection
+        } else {
+            self.syncing = None;
+            options.connect().await?
         };
         Ok(self.connection.insert(connection))
     }
