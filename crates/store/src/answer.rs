@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::Clock;
 use crate::claim::Withdraw;
 use crate::crash::crash_point;
-use crate::error::{Failure, StoreError};
+use crate::error::StoreError;
 use crate::journal::Meters;
 use crate::request::{Entry, Outcome, Request};
 use crate::standing::Standing;
@@ -64,11 +64,17 @@ impl Batched {
 pub(crate) struct Answerer {
     pub(crate) clock: Clock,
     pub(crate) meters: Arc<Meters>,
+    pub(crate) failed: watch::Receiver<Option<String>>,
 }
 
 impl Answerer {
-    /// The releases of rows for which nobody waits any more.
-    pub(crate) fn answer(&self, batch: Batched, synced: &Result<(), StoreError>) -> Vec<Entry> {
+    /// The releases of rows for which nobody waits any more. Once a sync has failed, nobody is told that anything is kept: what a
+    /// batch has read may be what was not synced.
+    pub(crate) fn answer(&self, batch: Batched) -> Vec<Entry> {
+        let synced = match &*self.failed.borrow() {
+            None => Ok(()),
+            Some(why) => Err(StoreError::Unavailable(why.clone())),
+        };
         let Batched { answers, size, started, .. } = batch;
         let requests = u64::try_from(size).unwrap_or(0);
         let now = self.clock.instant();
@@ -112,9 +118,11 @@ impl Syncer {
             // What the last of them syncs is on the disk for all of them.
             let last = taken.iter_mut().rev().find(|batch| !batch.unsynced.is_synced());
             let unsynced = last.map(|batch| std::mem::take(&mut batch.unsynced)).unwrap_or_default();
-            let synced = unsynced.sync().await.map_err(|error| StoreError::from(&Failure::of_database(error)));
+            if let Err(error) = unsynced.sync().await {
+                tracing::error!(error = %error, "a large batch was not synced; nothing of it is acknowledged");
+            }
             for batch in taken.drain(..) {
-                for release in self.answerer.answer(batch, &synced) {
+                for release in self.answerer.answer(batch) {
                     if let Some(queue) = self.way_back.upgrade() {
                         // A full queue leaves the rows to the end of their lease.
                         let _ = queue.try_send(release);

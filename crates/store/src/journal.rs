@@ -1,10 +1,11 @@
 //! The journal: everything hot is written here, by one task per shard, in batches that form by themselves.
 //!
 //! A shard writes everything that is in its queue in one transaction and then answers; what arrives meanwhile is the next batch,
-//! so that a busy broker has large batches and an idle one no delay. A large batch is synced, and then answered, while the next one is
-//! made. Only what nobody waits for waits itself, a moment, for the
-//! message that mostly follows. SQLite has a single shard for its single writer. On
-//! PostgreSQL each mesh has its shard, and so keeps its order while others commit beside it.
+//! so that a busy broker has large batches and an idle one no delay. Only what nobody waits for waits itself, a moment, for the
+//! message that mostly follows. A large batch is synced, and then answered, while the next one is made (`answer`).
+//!
+//! SQLite has a single shard for its single writer. On PostgreSQL each mesh has its shard, and so keeps its order while others commit
+//! beside it.
 //!
 //! A database that refuses a batch for its content gets it again in halves, down to the one request that is refused alone. Rows
 //! handed to a connection that is gone are freed at once; a claim that found nothing waits (`standing`).
@@ -152,7 +153,8 @@ impl Journal {
             let (sender, receiver) = mpsc::channel(QUEUE);
             let (unsynced, to_sync) = mpsc::channel(UNSYNCED);
             let outstanding = Arc::default();
-            let answerer = Answerer { clock: tools.clock.clone(), meters: Arc::clone(&meters) };
+            let (clock, failed) = (tools.clock.clone(), fail.subscribe());
+            let answerer = Answerer { clock, meters: Arc::clone(&meters), failed };
             let way_back = sender.downgrade();
             let syncer = Syncer { outstanding: Arc::clone(&outstanding), answerer: answerer.clone(), way_back };
             let shard = Shard { tools: tools.clone(), answerer, fail: fail.clone(), unsynced, outstanding };
@@ -257,7 +259,7 @@ impl Shard {
                     let batch = Batched::new((entries, outcomes), unsynced, begun, standing);
                     // Answers keep their order: what a batch has read may be what the one before it has not synced.
                     if batch.unsynced.is_synced() && self.outstanding.load(Ordering::Acquire) == 0 {
-                        let abandoned = self.answerer.answer(batch, &Ok(()));
+                        let abandoned = self.answerer.answer(batch);
                         if !abandoned.is_empty() {
                             waiting.push(abandoned);
                         }

@@ -15,9 +15,7 @@ pub(crate) async fn ban(app: &App, live: &Live, request: BanTarget) -> Result<Br
     let banned = match app.store.ban(&live.mesh_id, &live.member_id, &target).await? {
         Banned::Done(banned) => banned,
         Banned::Forbidden => return Err(forbidden("ban")),
-        Banned::NotFound => {
-            return Err(Fault::new(ErrorCode::NotFound, format!("peer \"{target}\" not found")));
-        }
+        Banned::NotFound => return Err(Fault::new(ErrorCode::NotFound, format!("peer \"{target}\" not found"))),
         Banned::Ambiguous => return Err(ambiguous(&target)),
         Banned::Oneself => return Err(Fault::new(ErrorCode::Invalid, "cannot ban yourself")),
         Banned::Owner => return Err(Fault::new(ErrorCode::Forbidden, "the owner cannot be banned")),
@@ -43,9 +41,7 @@ pub(crate) async fn unban(app: &App, live: &Live, request: BanTarget) -> Result<
             Ok(BrokerFrame::UnbanAck(UnbanAck { unbanned }))
         }
         Unbanned::Forbidden => Err(forbidden("unban")),
-        Unbanned::NotFound => {
-            Err(Fault::new(ErrorCode::NotFound, format!("no banned peer \"{target}\"{}", hint(&target))))
-        }
+        Unbanned::NotFound => Err(Fault::new(ErrorCode::NotFound, format!("no banned peer \"{target}\""))),
         Unbanned::Ambiguous => Err(ambiguous(&target)),
     }
 }
@@ -65,7 +61,7 @@ pub(crate) fn ambiguous(target: &Sought) -> Fault {
     Fault::new(ErrorCode::Invalid, format!("\"{target}\" is ambiguous{}", hint(target)))
 }
 
-/// What to write instead of a text that means nobody, or more than one.
+/// What to write instead of a text that means more than one.
 fn hint(target: &Sought) -> String {
     if target.key().is_some() {
         return String::new();
