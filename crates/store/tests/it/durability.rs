@@ -1,6 +1,6 @@
 //! D1 and D15: the store refuses a database that would lose what it acknowledges.
 
-use claudemesh_store::{DatabaseUrl, OpenError, Options, Store};
+use claudemesh_store::{DatabaseUrl, OpenError, Options, Store, StoreError};
 
 use crate::ground::Ground;
 use crate::people::{Town, fresh_connection};
@@ -81,4 +81,34 @@ async fn what_was_acked_is_there_after_a_restart(ground: &Ground) {
     let store = ground.open().await;
     assert_eq!(town.through(&store).bob_gets(&fresh_connection()).await, ["0", "between"]);
     store.close().await;
+}
+
+/// D1, D15: whoever has the log synced after the commit says nothing when that fails, and neither does whatever comes after it.
+#[tokio::test]
+async fn a_large_batch_that_was_not_synced_is_not_acknowledged_and_nothing_after_it() {
+    let ground = Ground::sqlite();
+    let store = ground.open().await;
+    let town = Town::found(&store).await;
+    // SQLite goes on with the file that it has open; whoever looks for it by its name cannot open it.
+    let mut wal = ground.file().into_os_string();
+    wal.push("-wal");
+    let aside = ground.file().with_extension("aside");
+    std::fs::rename(&wal, &aside).unwrap();
+    std::os::unix::fs::symlink(&wal, &wal).unwrap();
+    let mut pending = Vec::new();
+    for number in 0..64 {
+        let mut message = town.letter(&town.ada, town.bob.key, "x");
+        message.client_message_id = Some(format!("c{number}"));
+        pending.push(store.append(message).await);
+    }
+    for answer in pending {
+        assert!(matches!(answer.await, Err(StoreError::Unavailable(_))), "kept, and not on the disk");
+    }
+    // A batch of one is synced by SQLite itself, whose file is well; a retry only reads what was not synced.
+    for id in ["c0", "new"] {
+        let mut message = town.letter(&town.ada, town.bob.key, "x");
+        message.client_message_id = Some(id.into());
+        assert!(matches!(town.append(message).await, Err(StoreError::Unavailable(_))), "{id}");
+    }
+    assert!(!store.failed().await.is_empty(), "the process is to end");
 }
