@@ -43,6 +43,9 @@ const FRAMES_AT_ONCE: usize = 64;
 /// things out; of what is longer all the same only that is said.
 pub(crate) const MAX_ANSWER_BYTES: usize = 4 << 20;
 
+/// The first news is told at once, and what follows within this time together: a crowd that comes is not written to for each.
+const NEWS_PAUSE: Duration = Duration::from_millis(100);
+
 /// How long a connection waits for the one that it replaces to let go of its mail.
 const HANDOVER: Duration = Duration::from_secs(1);
 
@@ -95,6 +98,8 @@ struct Connection {
     liveness: Liveness,
     sends: Sends,
     next_ping: Instant,
+    /// No news before this, unless an answer is due.
+    next_news: Instant,
 }
 
 impl Connection {
@@ -106,6 +111,7 @@ impl Connection {
             mail: Mail::new(&app, needs_a_moment),
             liveness: Liveness::new(now, config.ping_every),
             next_ping: now + config.ping_every,
+            next_news: now,
             sends: Sends::default(),
             app,
             line,
@@ -267,12 +273,21 @@ impl Connection {
         if let Some(close) = doorbell.wants_close() {
             return Err(End::Close(close));
         }
-        self.mail.rung(doorbell.take_from_start());
+        if let Some(from_start) = doorbell.take_ring() {
+            self.mail.rung(from_start);
+        }
+        if self.app.clock.instant() < self.next_news {
+            return Ok(());
+        }
         Ok(self.say_news().await?)
     }
 
     async fn say_news(&mut self) -> Result<(), Stuck> {
-        for text in self.live.seat.doorbell().take_said() {
+        let said = self.live.seat.doorbell().take_said();
+        if !said.is_empty() {
+            self.next_news = self.app.clock.instant() + NEWS_PAUSE;
+        }
+        for text in said {
             self.line.feed(text).await?;
         }
         Ok(())
@@ -286,6 +301,9 @@ impl Connection {
         if now >= self.next_ping {
             self.next_ping = now + self.app.settings.config.ping_every;
             self.line.ping().await?;
+        }
+        if now >= self.next_news {
+            self.say_news().await?;
         }
         self.mail.ask_again(&self.app, &self.live).await;
         Ok(())
@@ -306,7 +324,8 @@ impl Connection {
 
     fn next_deadline(&self) -> Instant {
         let own = self.next_ping.min(self.liveness.deadline());
-        self.mail.deadline(&self.app).map_or(own, |mail| mail.min(own))
+        let news = self.live.seat.doorbell().has_said().then_some(self.next_news);
+        self.mail.deadline(&self.app).into_iter().chain(news).fold(own, Instant::min)
     }
 
     /// Pushes what was claimed.

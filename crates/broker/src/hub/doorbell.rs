@@ -19,6 +19,8 @@ const MAX_SAID_BYTES: usize = 256 << 10;
 #[derive(Debug, Default)]
 pub(crate) struct Doorbell {
     rung: Notify,
+    /// Whether somebody rang because of mail.
+    look: AtomicBool,
     from_start: AtomicBool,
     close: Mutex<Option<Close>>,
     said: Mutex<Said>,
@@ -41,6 +43,7 @@ impl Doorbell {
         if from_start {
             self.from_start.store(true, Ordering::Release);
         }
+        self.look.store(true, Ordering::Release);
         self.rung.notify_one();
     }
 
@@ -65,8 +68,15 @@ impl Doorbell {
         if said.texts.len() < MAX_SAID && said.bytes + text.len() <= MAX_SAID_BYTES {
             said.bytes += text.len();
             said.texts.push_back(text);
-            self.rung.notify_one();
+            if said.texts.len() == 1 {
+                self.rung.notify_one();
+            }
         }
+    }
+
+    /// Whether something waits to be written.
+    pub(crate) fn has_said(&self) -> bool {
+        !self.said.lock().unwrap_or_else(PoisonError::into_inner).texts.is_empty()
     }
 
     /// What was said since this was last asked.
@@ -102,9 +112,9 @@ impl Doorbell {
         self.gone.notify_one();
     }
 
-    /// Whether somebody rang from the start since this was last asked.
-    pub(crate) fn take_from_start(&self) -> bool {
-        self.from_start.swap(false, Ordering::AcqRel)
+    /// Whether somebody rang because of mail since this was last asked, and if so, whether it is to be looked for from the start.
+    pub(crate) fn take_ring(&self) -> Option<bool> {
+        self.look.swap(false, Ordering::AcqRel).then(|| self.from_start.swap(false, Ordering::AcqRel))
     }
 
     /// Whether the client was sent away: nothing more is done for it.

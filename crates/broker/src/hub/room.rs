@@ -28,6 +28,8 @@ pub(super) struct Room {
     pub(super) sessions: HashMap<PublicKey, Vec<PresenceId>>,
     /// Sockets that are open.
     pub(super) open: usize,
+    /// And of those how many each member has.
+    open_of: HashMap<PublicKey, usize>,
     /// Counts entrances, to tell who has been connected longest.
     entrances: u64,
     /// The broker stops.
@@ -66,8 +68,7 @@ impl Room {
 
     /// Open sockets of a member.
     pub(super) fn open_of_key(&self, member: &PublicKey) -> usize {
-        let is_its = |occupant: &&Occupant| occupant.presence.peer.member_pubkey == *member;
-        self.presences.values().filter(is_its).filter(|occupant| occupant.is_open()).count()
+        self.open_of.get(member).copied().unwrap_or_default()
     }
 
     pub(super) fn holds(&self, lease: &LeaseKey) -> bool {
@@ -108,7 +109,7 @@ impl Room {
         before.iter().filter_map(|occupant| occupant.doorbell()).for_each(|doorbell| doorbell.ring(false));
         let relieved = before.iter().filter_map(|occupant| occupant.connection()).cloned().collect();
         self.entrances += 1;
-        self.open += 1;
+        self.count_open(presence.peer.member_pubkey);
         self.leases.insert(presence.lease.clone(), presence_id.clone());
         self.members.entry(presence.member_id.clone()).or_default().push(presence_id.clone());
         if let Some(session) = presence.session {
@@ -157,7 +158,8 @@ impl Room {
         match parting {
             Parting::Broken(heard) if heard.plus(grace) > now => {
                 occupant.socket = Socket::Broken(heard);
-                self.open -= 1;
+                let key = occupant.presence.peer.member_pubkey;
+                self.uncount_open(&key);
             }
             _ => drop(self.end(&of.presence_id, now)),
         }
@@ -293,6 +295,11 @@ impl Room {
     pub(super) fn check_invariants(&self) {
         let open = self.presences.values().filter(|occupant| occupant.is_open()).count();
         assert_eq!(self.open, open, "open sockets are counted");
+        assert_eq!(self.open_of.values().sum::<usize>(), open, "and each is some member's");
+        for (key, count) in &self.open_of {
+            let is_its = |it: &&Occupant| it.is_open() && it.presence.peer.member_pubkey == *key;
+            assert_eq!(self.presences.values().filter(is_its).count(), *count, "a member's open sockets are counted");
+        }
         assert_eq!(self.leases.len(), self.presences.len(), "one lease per presence");
         let listed =
             |index: usize| assert_eq!(index, self.presences.len(), "every presence is listed under its member");
@@ -313,13 +320,30 @@ impl Room {
 
     fn remove(&mut self, presence_id: &PresenceId) -> Option<Occupant> {
         let occupant = self.presences.remove(presence_id)?;
-        self.open -= usize::from(occupant.is_open());
+        if occupant.is_open() {
+            self.uncount_open(&occupant.presence.peer.member_pubkey);
+        }
         self.leases.remove(&occupant.presence.lease);
         unlist(&mut self.members, &occupant.presence.member_id, presence_id);
         if let Some(session) = occupant.presence.session {
             unlist(&mut self.sessions, &session.pubkey, presence_id);
         }
         Some(occupant)
+    }
+
+    fn count_open(&mut self, of: PublicKey) {
+        self.open += 1;
+        *self.open_of.entry(of).or_default() += 1;
+    }
+
+    fn uncount_open(&mut self, of: &PublicKey) {
+        self.open -= 1;
+        if let Some(count) = self.open_of.get_mut(of) {
+            *count -= 1;
+            if *count == 0 {
+                self.open_of.remove(of);
+            }
+        }
     }
 
     pub(super) fn of_member(&self, member: &MemberId) -> impl Iterator<Item = &Occupant> {
