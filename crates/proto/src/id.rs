@@ -95,6 +95,18 @@ id!(
     /// An invite.
     InviteId
 );
+id!(
+    /// A topic.
+    TopicId
+);
+id!(
+    /// A notification.
+    NotificationId
+);
+id!(
+    /// A key to the REST interface; not its secret.
+    ApiKeyId
+);
 
 impl MessageId {
     const SEQ_CHARS: usize = 8;

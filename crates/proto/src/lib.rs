@@ -42,7 +42,7 @@ pub mod time;
 pub use error::ErrorCode;
 pub use frame::{Addressed, BrokerFrame, ClientFrame, ErrorFrame, Peek};
 pub use group::{GroupName, GroupSet};
-pub use id::{ConnectionId, InviteId, MemberId, MeshId, MessageId, PresenceId};
+pub use id::{ApiKeyId, ConnectionId, InviteId, MemberId, MeshId, MessageId, NotificationId, PresenceId, TopicId};
 pub use key::{PublicKey, Signature};
 pub use member::MemberRole;
 pub use mesh::Slug;
