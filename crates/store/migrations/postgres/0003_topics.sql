@@ -1,5 +1,5 @@
 -- A conversation of a mesh. Names of archived topics stay taken. Without `encrypted_key_pubkey` nobody has made a key yet, and what is
--- written is plaintext. `head_seq` is the number of the last message.
+-- written is plaintext. `head_seq` is the number of the last message, `head_message_seq` its number in the mesh.
 create table topic (
     mesh_id text not null references mesh (id) on delete cascade,
     id text not null,
@@ -11,13 +11,15 @@ create table topic (
     created_at bigint not null,
     archived_at bigint,
     head_seq bigint not null default 0,
+    head_message_seq bigint not null default 0,
     primary key (mesh_id, id),
     unique (mesh_id, name)
 );
 
--- Who is in a topic, and how far it was handed over: everything up to `delivered_seq` is acknowledged, everything up to `claimed_seq`
--- is with the connection that has the claim. Messages before `joined_seq` are history.
+-- Who is in a topic, and how far its messages were delivered: everything up to `delivered_seq` is acknowledged, or not for this member's
+-- connections. What comes after it is with the connection that has the claim, or free. Messages before `joined_seq` are history.
 create table topic_member (
+    id bigint generated always as identity primary key,
     mesh_id text not null,
     topic_id text not null,
     member_id text not null,
@@ -26,11 +28,10 @@ create table topic_member (
     joined_seq bigint not null,
     last_read_at bigint,
     delivered_seq bigint not null,
-    claimed_seq bigint not null,
     claim_incarnation bigint,
     claim_connection text,
     claim_until bigint,
-    primary key (mesh_id, topic_id, member_id),
+    unique (mesh_id, topic_id, member_id),
     foreign key (mesh_id, topic_id) references topic (mesh_id, id) on delete cascade,
     foreign key (mesh_id, member_id) references member (mesh_id, id) on delete cascade
 );
@@ -125,6 +126,9 @@ create index api_key_issuer on api_key (mesh_id, issued_by_member_id, created_at
 -- Every mesh has the topic `general`, and every member is in it.
 insert into topic (mesh_id, id, name, description, created_by_member_id, created_at)
     select id, replace(gen_random_uuid()::text, '-', ''), 'general', 'Everybody in the mesh', owner_member_id, created_at from mesh;
-insert into topic_member (mesh_id, topic_id, member_id, role, joined_at, joined_seq, delivered_seq, claimed_seq)
-    select m.mesh_id, t.id, m.id, case when t.created_by_member_id = m.id then 'lead' else 'member' end, m.joined_at, 1, 0, 0
+insert into topic_member (mesh_id, topic_id, member_id, role, joined_at, joined_seq, delivered_seq)
+    select m.mesh_id, t.id, m.id, case when t.created_by_member_id = m.id then 'lead' else 'member' end, m.joined_at, 1, 0
     from member m join topic t on t.mesh_id = m.mesh_id where m.revoked_at is null;
+
+-- Who is mentioned: names in lower case.
+create index member_name on member (mesh_id, lower(display_name));
