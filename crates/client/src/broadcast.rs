@@ -51,7 +51,7 @@ impl Audience {
             Ok(Target::Everybody) => Ok(Some(Self::Everybody)),
             Ok(Target::All) => Ok(Some(Self::All)),
             Ok(Target::Group(name)) => Ok(Some(Self::Group(name))),
-            Ok(Target::Key(_)) | Err(_) => Err(Unresolved::NoAudience(one_line(who))),
+            Ok(Target::Key(_) | Target::Topic(_)) | Err(_) => Err(Unresolved::NoAudience(one_line(who))),
         }
     }
 }
@@ -80,15 +80,14 @@ impl Broadcast<'_> {
         let destination = Destination { kind: "topic", reference, reply_to: None };
         let priority = self.priority.as_str();
         Ok(Send {
-            id: None,
             priority: Some(priority.into()),
             // Existing clients look for one; nothing is sealed with it.
             nonce: base64(&random_bytes::<NONCE_BYTES>()?),
             ciphertext: base64(self.text.as_bytes()),
             client_message_id: Some(client_message_id(now())?),
             request_fingerprint: Some(request_fingerprint(destination, priority, None, self.text)),
-            ext: None,
             target_spec,
+            ..Send::default()
         })
     }
 }

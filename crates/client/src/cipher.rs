@@ -119,6 +119,13 @@ mod tests {
             created_at: Timestamp::from_millis(0),
             client_message_id: None,
             request_fingerprint: None,
+            topic: None,
+            topic_id: None,
+            body_version: None,
+            seq: None,
+            reply_to_id: None,
+            mentions: Vec::new(),
+            plaintext: false,
             ext: None,
             subtype: None,
         }

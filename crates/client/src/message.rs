@@ -37,14 +37,13 @@ impl Cipher {
         let (nonce, ciphertext) = self.seal(draft.to, draft.text)?;
         let destination = Destination { kind: "dm", reference: draft.reference, reply_to: None };
         let send = Send {
-            id: None,
             target_spec: draft.to.to_string(),
             priority: Some(draft.priority.as_str().into()),
             nonce,
             ciphertext,
             client_message_id: Some(client_message_id(now())?),
             request_fingerprint: Some(request_fingerprint(destination, draft.priority.as_str(), None, draft.text)),
-            ext: None,
+            ..Send::default()
         };
         if send.size_bytes() > MAX_MESSAGE_BYTES {
             return Err(Error::TooLarge { size_bytes: draft.text.len() });

@@ -14,6 +14,8 @@ pub const MAIL: &str = "mail";
 
 /// The word for [`Place::capabilities`] of a connection that wants no mail: it only asks and sends.
 pub const QUIET: &str = "quiet";
+/// The word for [`Place::capabilities`] of a connection that can open messages of encrypted topics, and is told of mentions.
+pub const TOPICS: &str = "topics";
 
 /// What both handshakes say about the connection itself.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

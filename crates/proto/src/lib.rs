@@ -35,6 +35,7 @@ pub mod limits;
 pub mod member;
 pub mod mesh;
 pub mod message;
+pub mod post;
 pub mod presence;
 pub mod text;
 pub mod time;

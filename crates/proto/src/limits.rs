@@ -24,6 +24,10 @@ pub const MAX_CLOCK_SKEW: Duration = Duration::from_mins(1);
 pub const MAX_ATTESTATION_LIFE: Duration = Duration::from_hours(24);
 /// How long an accepted handshake signature is remembered. Twice the clock skew and a little, so that none is accepted twice.
 pub const REPLAY_MEMORY: Duration = Duration::from_secs(125);
+/// Most names that one message mentions.
+pub const MAX_MENTIONS: usize = 16;
+/// Most members whom one message notifies: a name may be that of several.
+pub const MAX_NOTIFIED: usize = 32;
 /// Nonce of every box: 24 bytes.
 pub const NONCE_BYTES: usize = 24;
 /// Most uses of one invite.

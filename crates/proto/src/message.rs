@@ -6,9 +6,10 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::group::GroupName;
-use crate::id::{MemberId, MeshId, MessageId};
+use crate::id::{MemberId, MeshId, MessageId, TopicId};
 use crate::key::PublicKey;
 use crate::limits::{MAX_CLIENT_ID_BYTES, MAX_EXT_BYTES, NONCE_BYTES};
+use crate::post::{BodyVersion, Post};
 use crate::text::{DisplayName, Verbatim, base64_len};
 use crate::time::Timestamp;
 
@@ -60,13 +61,15 @@ pub enum Target {
     All,
     /// Everybody in a group or in one below it: `@name`.
     Group(GroupName),
+    /// Everybody in a topic, by its id: `#id`.
+    Topic(TopicId),
 }
 
 /// The text names nobody that a message could be for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadTarget {
     /// It is not in the grammar.
-    #[error("must be a member's or session's key, *, @all or @group")]
+    #[error("must be a member's or session's key, *, @all, @group or #topic-id")]
     Malformed,
     /// It looks like a name: clients look those up themselves.
     #[error("names nobody")]
@@ -85,7 +88,10 @@ impl FromStr for Target {
         if let Some(group) = text.strip_prefix('@') {
             return group.parse().map(Self::Group).map_err(|_| BadTarget::Malformed);
         }
-        if text.is_empty() || text.starts_with(['*', '#']) {
+        if let Some(topic) = text.strip_prefix('#') {
+            return topic.parse().map(Self::Topic).map_err(|_| BadTarget::Malformed);
+        }
+        if text.is_empty() || text.starts_with('*') {
             return Err(BadTarget::Malformed);
         }
         text.parse().map(Self::Key).map_err(|_| BadTarget::Nobody)
@@ -99,6 +105,7 @@ impl fmt::Display for Target {
             Self::Everybody => f.write_str("*"),
             Self::All => f.write_str("@all"),
             Self::Group(name) => write!(f, "@{name}"),
+            Self::Topic(id) => write!(f, "#{id}"),
         }
     }
 }
@@ -130,6 +137,15 @@ pub struct Send {
     /// An object carried beside the ciphertext, byte for byte.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ext: Option<Verbatim>,
+    /// For a topic: what the ciphertext is, 1 or 2. Absent means 1.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "bodyVersion")]
+    pub body_version: Option<i64>,
+    /// For a topic: names of those who are mentioned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mentions: Option<Vec<String>>,
+    /// For a topic: the message that this one answers.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "replyToId")]
+    pub reply_to_id: Option<String>,
 }
 
 /// A `send` whose every field is in order.
@@ -149,6 +165,8 @@ pub struct Outgoing {
     pub request_fingerprint: Option<String>,
     /// A JSON object of at most 4 KiB.
     pub ext: Option<Verbatim>,
+    /// What it has as a topic's message; nothing for any other target.
+    pub post: Option<Post>,
 }
 
 /// Why a `send` cannot be accepted; the ack says `invalid: <field> <why>`.
@@ -171,7 +189,7 @@ impl Send {
     ///
     /// # Errors
     /// [`Invalid`] names the first field that is out of order.
-    pub fn check(self, target: Target) -> Result<Outgoing, Invalid> {
+    pub fn check(mut self, target: Target) -> Result<Outgoing, Invalid> {
         let wrong = |field, why| Err(Invalid { field, why });
         if base64_len(&self.ciphertext).is_none_or(|length| length == 0) {
             return wrong("ciphertext", "must be padded standard base64, not empty");
@@ -198,6 +216,7 @@ impl Send {
                 return wrong("ext", "must not contain U+0000");
             }
         }
+        let post = if matches!(target, Target::Topic(_)) { Some(Post::of(&mut self)?) } else { None };
         let priority = self.priority.as_deref().map_or(Ok(Priority::default()), str::parse)?;
         Ok(Outgoing {
             target,
@@ -207,6 +226,7 @@ impl Send {
             client_message_id: self.client_message_id,
             request_fingerprint: self.request_fingerprint,
             ext: self.ext,
+            post,
         })
     }
 }
@@ -267,6 +287,27 @@ pub struct Push {
     /// As sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ext: Option<Verbatim>,
+    /// The name of its topic, when it is a topic's; then `topicId`, `bodyVersion` and `seq` are there too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic: Option<String>,
+    /// Its topic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic_id: Option<TopicId>,
+    /// What the ciphertext is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body_version: Option<BodyVersion>,
+    /// Its number in the topic, without gaps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seq: Option<i64>,
+    /// The message that it answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply_to_id: Option<String>,
+    /// Who is mentioned.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mentions: Vec<String>,
+    /// It was written without the topic's key although there is one: the broker could read it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub plaintext: bool,
     /// `system` for events, which need no ack.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subtype: Option<String>,
@@ -392,7 +433,8 @@ mod tests {
         assert_eq!("*".parse(), Ok(Target::Everybody));
         assert_eq!("@all".parse(), Ok(Target::All));
         assert_eq!("@a/B".parse(), Ok(Target::Group("a/b".parse().unwrap())));
-        for malformed in ["", "**", "*x", "@", "@@a", "@a b", "#", "#topic"] {
+        assert_eq!("#t-1".parse(), Ok(Target::Topic("t-1".parse().unwrap())));
+        for malformed in ["", "**", "*x", "@", "@@a", "@a b", "#", "#a b"] {
             assert_eq!(malformed.parse::<Target>(), Err(BadTarget::Malformed), "{malformed}");
         }
         for nobody in ["Ann", "tag:x", "0101", "ü", &key[1..]] {

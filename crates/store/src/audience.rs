@@ -2,15 +2,12 @@
 //!
 //! What the addresses of a batch mean is read inside the transaction that writes, once per address however many messages have it.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::hash::Hash;
-
 use claudemesh_proto::grant::Capability;
 use claudemesh_proto::{DisplayName, MemberId, MeshId, PublicKey, Target, Timestamp};
 
 use crate::look_up::{Listener, Named};
 use crate::message::NewMessage;
+use crate::places::Places;
 use crate::recipient::Recipient;
 
 /// The sender of a message, as far as it decides who takes it: member, member's key, key that sealed it.
@@ -27,13 +24,6 @@ pub(crate) struct Addresses<'a> {
     audiences: Places<Audience<'a>>,
     /// Of each message the places of its key and its audience.
     of_messages: Vec<(usize, Option<usize>)>,
-}
-
-/// Each thing once, with its place.
-#[derive(Debug)]
-struct Places<T> {
-    places: HashMap<T, usize>,
-    in_order: Vec<T>,
 }
 
 /// What the addresses of a batch mean.
@@ -177,28 +167,9 @@ fn key_of(message: &NewMessage) -> Address<'_> {
 
 fn audience_of(message: &NewMessage) -> Option<Audience<'_>> {
     let group = match &message.target {
-        Target::Key(_) => return None,
+        Target::Key(_) | Target::Topic(_) => return None,
         Target::Everybody | Target::All => None,
         Target::Group(name) => Some(name.key()),
     };
     Some((&message.mesh_id, group, sender(message)))
-}
-
-impl<T> Default for Places<T> {
-    fn default() -> Self {
-        Self { places: HashMap::new(), in_order: Vec::new() }
-    }
-}
-
-impl<T: Hash + Eq + Clone> Places<T> {
-    fn place(&mut self, thing: T) -> usize {
-        let next = self.in_order.len();
-        match self.places.entry(thing) {
-            Entry::Occupied(known) => *known.get(),
-            Entry::Vacant(new) => {
-                self.in_order.push(new.key().clone());
-                *new.insert(next)
-            }
-        }
-    }
 }

@@ -4,7 +4,7 @@
 //! first reads and decides, kind by kind, and then writes everything that it decided in one statement; only what claims take is
 //! read and marked after that.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use claudemesh_proto::{ConnectionId, DisplayName, MeshId, Timestamp};
@@ -13,6 +13,7 @@ use crate::audit::Event;
 use crate::backlog::Backlog;
 use crate::claim::{self, Claim};
 use crate::crash::crash_point;
+use crate::cursor::{self, Cursors};
 use crate::db::{Db, Tx};
 use crate::error::Failure;
 use crate::hand_over::{Offer, Offers};
@@ -20,6 +21,7 @@ use crate::look_up::{LOOK_UP, LookedUp};
 use crate::mesh_heads::MeshHeads;
 use crate::message::{self, NewMessage, Questions};
 use crate::peer_state;
+use crate::post::{self, TopicHeads};
 use crate::recipient::Recipient;
 use crate::request::{Entry, Outcome, Request, Sorted};
 use crate::session;
@@ -57,6 +59,10 @@ pub(crate) struct Batch {
     pub(crate) now: Timestamp,
     pub(crate) heads: MeshHeads,
     pub(crate) backlog: Backlog,
+    pub(crate) cursors: Cursors,
+    pub(crate) topics: TopicHeads,
+    /// How far cursors of senders have moved in this batch because of what they wrote themselves.
+    pub(crate) own_cursors: HashMap<i64, i64>,
     /// What happened, in order.
     pub(crate) events: Vec<Event>,
     /// Deliveries that their recipients have.
@@ -146,6 +152,9 @@ impl Batch {
             now: clock.unwrap_or(now),
             heads,
             backlog: Backlog::default(),
+            cursors: Cursors::default(),
+            topics: TopicHeads::new(),
+            own_cursors: HashMap::new(),
             events: Vec::new(),
             ended: HashSet::new(),
             freed: Vec::new(),
@@ -172,24 +181,30 @@ impl Batch {
         }
         let claims = self.can_be_served(sorted);
         let found = self.look_up(&questions, &sorted.settles, &claims).await?;
+        let mut posts = post::look_up(self, &questions.posts, &sorted.settles).await?;
         settle::settle(self, found.endable);
+        cursor::settle(self, &sorted.settles, std::mem::take(&mut posts.movable));
         settle::release(self, &sorted.releases);
         let oldest = self.now.minus(self.settings.message_ttl);
         let recipients = questions.addresses.recipients(found.named, found.listeners, oldest);
-        let (appended, mut accepted) = message::decide(self, &messages, &questions, (found.earlier, &recipients))?;
+        let (appended, mut accepted) =
+            message::decide(self, &messages, &questions, (found.earlier, &recipients, &posts))?;
         done.extend(places.into_iter().zip(appended.into_iter().map(Outcome::Appended)));
         let nothing_older = claims.into_iter().filter(|(place, _)| !found.older.contains(place)).collect::<Vec<_>>();
         let mut offers = Offers::of(&nothing_older, standing, &self.rings, self.now);
         if self.tx.is_postgres() {
             offers = Offers::default();
         } else if !accepted.is_empty() {
+            let (now, mut cursors) = (self.now, std::mem::take(&mut self.cursors));
             let last = self.last_delivery(standing).await?;
-            let now = self.now;
             for message in &mut accepted {
-                message.hand_over(&mut offers, last, now);
+                message.hand_over((&mut offers, &mut cursors), last, now);
             }
+            self.cursors = cursors;
         }
         self.write(&accepted).await?;
+        post::write(self, &accepted, self.now).await?;
+        self.write_cursors().await?;
         settle::release_unanswered(self, &sorted.releases).await?;
         Ok((done, offers.served(&mut self.rings)))
     }
@@ -243,6 +258,7 @@ impl Batch {
             heads: row.folded(6)?,
             older: row.folded::<(usize,)>(7)?.into_iter().map(|(place,)| place).collect(),
         };
+        found.earlier.extend(row.folded(8)?);
         found.listeners.extend(row.folded(3)?);
         found.endable.extend(row.folded(5)?);
         for head in found.heads.drain(..) {
@@ -273,6 +289,11 @@ impl Batch {
         let (again_places, reclaims) = split(&sorted.reclaims);
         let outcomes = claim::claim(self, &claims, &reclaims).await?;
         Ok(places.into_iter().chain(again_places).zip(outcomes).collect())
+    }
+
+    pub(crate) async fn write_cursors(&mut self) -> sqlx::Result<()> {
+        let mut cursors = std::mem::take(&mut self.cursors);
+        cursors.write(&mut self.tx.connection(), self.settings.incarnation).await
     }
 
     /// Takes up what happened; it is logged with the batch.

@@ -3,6 +3,8 @@
 //! A claim names a connection, the start of the broker that it belongs to, and the time until which it holds. When that time is over,
 //! or that broker's heart stands still, the row is free without anybody having to free it.
 
+mod posts;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +12,7 @@ use std::time::Duration;
 use claudemesh_proto::{ConnectionId, MeshId, Timestamp};
 
 use crate::batch::Batch;
-use crate::delivery::{Claimed, DeliveryId, Found};
+use crate::delivery::{Claimed, DeliveryId, Found, Span};
 use crate::node::HEARTBEAT_TIMEOUT;
 use crate::recipient::Recipient;
 use crate::request::Outcome;
@@ -37,6 +39,8 @@ pub struct Claim {
     pub lease: Duration,
     /// An earlier claim of this connection got no answer: what it may have taken is handed out as if it were free.
     pub is_retry: bool,
+    /// Whether the connection can open messages of encrypted topics; others are not handed those.
+    pub knows_topics: bool,
     /// With nothing to hand out, the answer comes when there is something, or when the claim is withdrawn.
     pub waits: bool,
 }
@@ -64,10 +68,11 @@ pub struct Reclaim {
 /// What the claims of one batch may read together; it goes through memory, and through one value of the database, at once.
 const MAX_HANDED_BYTES: i64 = 32 << 20;
 
-/// One row chosen for a claim: request, delivery, number, size, recipient, lease end.
+/// One row chosen for a claim: request, delivery, number in the mesh, size, recipient, lease end.
 struct Chosen {
     request: usize,
-    delivery: i64,
+    delivery: DeliveryId,
+    span: Option<Span>,
     seq: i64,
     size_bytes: i64,
     recipient: Recipient,
@@ -83,8 +88,9 @@ pub(crate) async fn claim(batch: &mut Batch, claims: &[&Claim], reclaims: &[&Rec
         .enumerate()
         .flat_map(|(index, claim)| claim.recipients.iter().map(move |recipient| (index, recipient)))
         .collect();
-    let free = free(batch, claims, &asked).await?;
-    let may_get_more = choose(batch.now, claims, (&asked, &free), &mut chosen);
+    let (free, unfinished) = free(batch, claims, &asked).await?;
+    let mut may_get_more = choose(batch.now, claims, (&asked, &free), &mut chosen);
+    may_get_more.extend(unfinished);
     let holders: Vec<&ConnectionId> =
         claims.iter().map(|claim| &claim.connection).chain(reclaims.iter().map(|again| &again.connection)).collect();
     let mut handed: Vec<Vec<Claimed>> = holders.iter().map(|_| Vec::new()).collect();
@@ -104,8 +110,8 @@ pub(crate) async fn claim(batch: &mut Batch, claims: &[&Claim], reclaims: &[&Rec
     Ok(outcomes.collect())
 }
 
-/// A row that may be claimed: number, place of its request and recipient in what was asked, delivery, size.
-type Free = (i64, usize, i64, i64);
+/// A row that may be claimed: number in the mesh, place of its request and recipient in what was asked, delivery, size.
+type Free = (i64, usize, DeliveryId, i64, Option<Span>);
 
 /// Whether the recipient lets the sender reach it now: a grant may have been taken back since the message was accepted. What is held
 /// back stays queued until the grant is given again, or until it expires. Most members have no grants at all, and it ends there.
@@ -121,8 +127,15 @@ macro_rules! wanted {
     };
 }
 
-/// The next free rows for each claim, in order. Nothing is handed to a member who was removed.
-async fn free(batch: &mut Batch, claims: &[&Claim], asked: &[(usize, &Recipient)]) -> sqlx::Result<Vec<Free>> {
+/// The next free rows for each claim, in order, and the claims for which there is more to look at. Nothing is handed to a member who was
+/// removed.
+async fn free(
+    batch: &mut Batch,
+    claims: &[&Claim],
+    asked: &[(usize, &Recipient)],
+) -> sqlx::Result<(Vec<Free>, HashSet<usize>)> {
+    /// Number, place, delivery, size.
+    type Row = (i64, usize, i64, i64);
     // The innermost query is the same; SQLite has no lateral join, PostgreSQL no `in` over a correlated limit that it likes.
     const FREE: Sql = sql!(
         sqlite: concat!("select json_group_array(json_array(d.message_seq, cast(r.value ->> 0 as bigint), d.id, d.size_bytes)) \
@@ -152,7 +165,7 @@ async fn free(batch: &mut Batch, claims: &[&Claim], asked: &[(usize, &Recipient)
                        and s.session_pubkey = r.value ->> 2), r.value ->> 2))"),
     );
     if claims.is_empty() {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), HashSet::new()));
     }
     let rows: Vec<_> = asked
         .iter()
@@ -167,9 +180,12 @@ async fn free(batch: &mut Batch, claims: &[&Claim], asked: &[(usize, &Recipient)
     let alive = now.minus(HEARTBEAT_TIMEOUT).as_millis();
     let rows = json(&rows)?;
     let values = [(&rows).into(), now.as_millis().into(), alive.into()];
-    let mut free: Vec<Free> = batch.connection().folded(FREE, &values).await?;
+    let rows: Vec<Row> = batch.connection().folded(FREE, &values).await?;
+    let row = |(seq, place, delivery, size)| (seq, place, DeliveryId::Row(delivery), size, None);
+    let mut free: Vec<Free> = rows.into_iter().map(row).collect();
+    let unfinished = posts::free(batch, claims, asked, &mut free).await?;
     free.sort_unstable_by_key(|&(seq, place, ..)| (asked.get(place).map(|(index, _)| *index), seq));
-    Ok(free)
+    Ok((free, unfinished))
 }
 
 /// Picks free rows within each connection's window; the claims for which there may be more than they get.
@@ -180,11 +196,11 @@ fn choose(
     chosen: &mut Vec<Chosen>,
 ) -> HashSet<usize> {
     // Two connections may ask for one recipient in one batch while the mail passes from one to the other.
-    let mut gone: HashSet<i64> = chosen.iter().map(|row| row.delivery).collect();
+    let mut gone: HashSet<DeliveryId> = chosen.iter().map(|row| row.delivery).collect();
     let (mut cut_short, mut may_get_more) = (HashSet::new(), HashSet::new());
     let mut left = MAX_HANDED_BYTES;
     let (mut current, mut rows, mut bytes) = (usize::MAX, 0, 0);
-    for &(seq, place, delivery, size_bytes) in free {
+    for &(seq, place, delivery, size_bytes, span) in free {
         let Some(&(request, recipient)) = asked.get(place) else { continue };
         let Some(claim) = claims.get(request) else { continue };
         if request != current {
@@ -200,7 +216,7 @@ fn choose(
             bytes += size_bytes;
             left -= size_bytes;
             let until = now.plus(claim.lease);
-            chosen.push(Chosen { request, delivery, seq, size_bytes, recipient: recipient.clone(), until });
+            chosen.push(Chosen { request, delivery, span, seq, size_bytes, recipient: recipient.clone(), until });
         } else {
             // Behind what the other one takes there may be rows that were not read.
             may_get_more.insert(request);
@@ -236,11 +252,12 @@ async fn again(batch: &mut Batch, reclaims: &[&Reclaim], offset: usize) -> sqlx:
             again
                 .rows
                 .iter()
-                .map(move |(id, lease)| (index + offset, id.0, now.plus(*lease).as_millis(), &again.connection))
+                .filter_map(|(id, lease)| Some((id.row()?, lease)))
+                .map(move |(id, lease)| (index + offset, id, now.plus(*lease).as_millis(), &again.connection))
         })
         .collect();
     if rows.is_empty() {
-        return Ok(Vec::new());
+        return posts::again(batch, reclaims, offset).await;
     }
     let found: Vec<Found> = batch.connection().folded(HELD, &[(&json(&rows)?).into()]).await?;
     let (found, unwanted): (Vec<_>, Vec<_>) = found.into_iter().partition(|row| row.6 == 1);
@@ -261,10 +278,12 @@ async fn again(batch: &mut Batch, reclaims: &[&Reclaim], offset: usize) -> sqlx:
         if !named.insert(delivery) {
             return None;
         }
-        let recipient = recipient.parse().ok()?;
-        Some(Chosen { request, delivery, seq, size_bytes, recipient, until: Timestamp::from_millis(until) })
+        let (recipient, until) = (recipient.parse().ok()?, Timestamp::from_millis(until));
+        Some(Chosen { request, delivery: DeliveryId::Row(delivery), span: None, seq, size_bytes, recipient, until })
     });
-    Ok(chosen.collect())
+    let mut chosen: Vec<Chosen> = chosen.collect();
+    chosen.extend(posts::again(batch, reclaims, offset).await?);
+    Ok(chosen)
 }
 
 /// Marks the chosen rows as claimed, and reads their messages.
@@ -282,7 +301,8 @@ async fn take(
         );
         read(
             "cast(r.value ->> 0 as bigint), m.id, m.sender_pubkey, s.peer_pubkey, m.sender_member_id, m.sender_name, \
-             m.priority, m.nonce, m.ciphertext, m.ext, m.client_message_id, m.request_fingerprint, m.created_at",
+             m.priority, m.nonce, m.ciphertext, m.ext, m.client_message_id, m.request_fingerprint, m.created_at, \
+             null, null, null, null, null, null, null",
             "$1",
             " left join delivery d on d.id = cast(r.value ->> 1 as bigint) \
               left join message m on m.mesh_id = d.mesh_id and m.seq = d.message_seq \
@@ -292,21 +312,25 @@ async fn take(
     if chosen.is_empty() {
         return Ok(Vec::new());
     }
+    let mut found = posts::take(batch, &chosen, holders).await?;
     let rows: Vec<_> = chosen
         .iter()
         .enumerate()
-        .map(|(index, row)| (index, row.delivery, holders.get(row.request), row.until.as_millis()))
+        .filter_map(|(index, row)| Some((index, row.delivery.row()?, holders.get(row.request), row.until.as_millis())))
         .collect();
-    let incarnation = batch.settings.incarnation;
-    let taken = batch.last_rows(TAKE, &[(&json(&rows)?).into(), incarnation.into()]).await?;
-    let found: sqlx::Result<Vec<Found>> = taken.first().map_or_else(|| Ok(Vec::new()), |row| row.folded(0));
-    // It may be committed by now: whose fault it is must not be looked for by writing the halves of the batch again.
-    let found = found.map_err(|error| sqlx::Error::Protocol(error.to_string()))?;
+    if !rows.is_empty() {
+        let incarnation = batch.settings.incarnation;
+        let taken = batch.last_rows(TAKE, &[(&json(&rows)?).into(), incarnation.into()]).await?;
+        let rows: sqlx::Result<Vec<Found>> = taken.first().map_or_else(|| Ok(Vec::new()), |row| row.folded(0));
+        // It may be committed by now: whose fault it is must not be looked for by writing the halves of the batch again.
+        found.extend(rows.map_err(|error| sqlx::Error::Protocol(error.to_string()))?);
+    }
     let mut chosen: Vec<Option<Chosen>> = chosen.into_iter().map(Some).collect();
     let claimed = found.into_iter().filter_map(|row| {
-        let Chosen { request, delivery, seq, size_bytes, recipient, until } = chosen.get_mut(row.place)?.take()?;
-        let (delivery, letter) = (DeliveryId(delivery), Arc::new(row.letter()));
-        let claimed = Claimed { delivery, seq, recipient, size_bytes, until, committed_at: None, letter };
+        let Chosen { request, delivery, span, seq, size_bytes, recipient, until } =
+            chosen.get_mut(row.place)?.take()?;
+        let letter = Arc::new(row.letter());
+        let claimed = Claimed { delivery, seq, recipient, size_bytes, until, span, committed_at: None, letter };
         Some((request, claimed))
     });
     Ok(claimed.collect())

@@ -3,20 +3,31 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use claudemesh_proto::post::BodyVersion;
 use claudemesh_proto::text::Verbatim;
-use claudemesh_proto::{DisplayName, MemberId, MessageId, Priority, PublicKey, Timestamp};
+use claudemesh_proto::{DisplayName, MemberId, MessageId, Priority, PublicKey, Timestamp, TopicId};
 use serde::Deserialize;
 
 use crate::recipient::Recipient;
 
 /// Names a delivery inside the store; never on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct DeliveryId(pub(crate) i64);
+pub enum DeliveryId {
+    /// A row of its own, by its number.
+    Row(i64),
+    /// A message of a topic, which has none: by the member's cursor in the topic, and the message's number there.
+    Post {
+        /// The cursor.
+        cursor: i64,
+        /// The number.
+        seq: i64,
+    },
+}
 
 impl DeliveryId {
-    /// The row's number; only the store makes such that mean something.
-    pub const fn from_row(row: i64) -> Self {
-        Self(row)
+    /// The numbers of those that have a row.
+    pub(crate) fn row(self) -> Option<i64> {
+        if let Self::Row(row) = self { Some(row) } else { None }
     }
 }
 
@@ -33,10 +44,21 @@ pub struct Claimed {
     pub size_bytes: i64,
     /// When the claim ends.
     pub until: Timestamp,
+    /// Of a topic's message that is handed over for the first time: what lies before it.
+    pub span: Option<Span>,
     /// When the batch that claimed it was committed.
     pub committed_at: Option<Instant>,
     /// The message; shared by everybody who gets it.
     pub letter: Arc<Letter>,
+}
+
+/// What lies before a topic's message that is handed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// The member's cursor: everything up to this number was acknowledged.
+    pub delivered: i64,
+    /// Nothing between this number and the message is for the connection.
+    pub after: i64,
 }
 
 /// A message as its recipients get it.
@@ -66,8 +88,29 @@ pub struct Letter {
     pub request_fingerprint: Option<String>,
     /// When it was accepted.
     pub created_at: Timestamp,
+    /// Where it stands in its topic, if it is a topic's.
+    pub post: Option<PostLetter>,
     /// What whoever hands it on made of it, kept for the next recipient.
     pub written: OnceLock<String>,
+}
+
+/// What a topic's message has besides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PostLetter {
+    /// The topic.
+    pub topic_id: TopicId,
+    /// Its name.
+    pub topic: String,
+    /// The number in the topic, without gaps.
+    pub seq: i64,
+    /// What the ciphertext is.
+    pub body_version: BodyVersion,
+    /// The message that it answers.
+    pub reply_to_id: Option<String>,
+    /// Who is mentioned.
+    pub mentions: Vec<String>,
+    /// It was written without the topic's key although there is one.
+    pub plaintext: bool,
 }
 
 /// A delivery is read as the message that it delivers.
@@ -96,11 +139,28 @@ pub(crate) struct Found {
     client_message_id: Option<String>,
     request_fingerprint: Option<String>,
     created_at: i64,
+    topic_id: Option<TopicId>,
+    topic: Option<String>,
+    seq: Option<i64>,
+    body_version: Option<BodyVersion>,
+    reply_to_id: Option<String>,
+    mentions: Option<String>,
+    plaintext: Option<i64>,
 }
 
 impl Found {
     pub(crate) fn letter(self) -> Letter {
+        let post = self.topic_id.zip(self.topic).zip(self.seq).map(|((topic_id, topic), seq)| PostLetter {
+            topic_id,
+            topic,
+            seq,
+            body_version: self.body_version.unwrap_or_default(),
+            reply_to_id: self.reply_to_id,
+            mentions: self.mentions.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default(),
+            plaintext: self.plaintext == Some(1),
+        });
         Letter {
+            post,
             message_id: self.message_id,
             sender_pubkey: self.sender_pubkey,
             sender_member_pubkey: self.sender_member_pubkey,

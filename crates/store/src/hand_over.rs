@@ -15,7 +15,7 @@ use std::sync::Arc;
 use claudemesh_proto::{ConnectionId, MeshId, Priority, Timestamp};
 
 use crate::claim::Claim;
-use crate::delivery::{Claimed, DeliveryId, Letter};
+use crate::delivery::{Claimed, DeliveryId, Letter, Span};
 use crate::recipient::Recipient;
 use crate::standing::{Rings, Standing};
 
@@ -28,6 +28,20 @@ pub(crate) struct Offers {
     offers: Vec<Offer>,
 }
 
+/// A new delivery.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Offered {
+    pub(crate) delivery: DeliveryId,
+    /// The message's number in the mesh.
+    pub(crate) seq: i64,
+    pub(crate) size_bytes: i64,
+    pub(crate) priority: Priority,
+    /// Only who knows topics can open it.
+    pub(crate) is_sealed: bool,
+    /// Of a topic's message, with the number before its own as `after`.
+    pub(crate) span: Option<Span>,
+}
+
 /// One connection with room.
 #[derive(Debug)]
 pub(crate) struct Offer {
@@ -38,6 +52,7 @@ pub(crate) struct Offer {
     pub(crate) rows: Vec<Claimed>,
     keys: Vec<Key>,
     urgent_only: bool,
+    knows_topics: bool,
     rows_left: usize,
     bytes_left: i64,
     until: Timestamp,
@@ -84,6 +99,7 @@ impl Offers {
             rows: Vec::new(),
             keys,
             urgent_only: claim.urgent_only,
+            knows_topics: claim.knows_topics,
             rows_left: claim.max_rows,
             bytes_left: claim.max_bytes,
             until: now.plus(claim.lease),
@@ -95,30 +111,37 @@ impl Offers {
     pub(crate) fn take(
         &mut self,
         key: &Key,
-        (delivery, seq, size_bytes): (i64, i64, i64),
-        priority: Priority,
+        Offered { delivery, seq, size_bytes, priority, is_sealed, span }: Offered,
         letter: impl FnOnce() -> Arc<Letter>,
     ) -> Option<(ConnectionId, Timestamp)> {
         let offer = self.offers.get_mut(*self.by_recipient.get(key)?)?;
-        if offer.is_cut_short || offer.urgent_only && priority != Priority::Now {
+        if offer.is_cut_short || offer.urgent_only && priority != Priority::Now || is_sealed && !offer.knows_topics {
             return None;
         }
         if offer.rows_left == 0 || !offer.rows.is_empty() && size_bytes > offer.bytes_left {
             offer.is_cut_short = true;
             return None;
         }
+        // Whoever waits has been handed all that came before, but for what is not urgent enough.
         offer.rows_left -= 1;
         offer.bytes_left -= size_bytes;
         offer.rows.push(Claimed {
-            delivery: DeliveryId(delivery),
+            delivery,
             seq,
             recipient: key.1.clone(),
             size_bytes,
             until: offer.until,
+            span: span.map(|span| if offer.urgent_only { span } else { Span { after: 0, ..span } }),
             committed_at: None,
             letter: letter(),
         });
         Some((offer.connection.clone(), offer.until))
+    }
+
+    /// Whether whoever waits for a recipient's mail may take what such a claim guards: its own, or none.
+    pub(crate) fn may_hold(&self, key: &Key, holder: Option<&str>) -> bool {
+        let offer = self.by_recipient.get(key).and_then(|index| self.offers.get(*index));
+        offer.is_some_and(|offer| holder.is_none_or(|holder| holder == offer.connection.as_str()))
     }
 
     /// The claims that need no look at the database, each with what it got. Their rings have done their work.
@@ -167,6 +190,7 @@ mod tests {
             lease: Duration::from_secs(30),
             is_retry: false,
             waits: true,
+            knows_topics: false,
         }
     }
 
@@ -185,6 +209,7 @@ mod tests {
             client_message_id: None,
             request_fingerprint: None,
             created_at: Timestamp::from_millis(0),
+            post: None,
             written: OnceLock::new(),
         })
     }
@@ -197,7 +222,10 @@ mod tests {
     /// Which of these deliveries for Bob, by size and priority, are handed over.
     fn handed(offers: &mut Offers, deliveries: &[(i64, Priority)]) -> Vec<i64> {
         for (number, (size, priority)) in (1..).zip(deliveries) {
-            offers.take(&key("bob"), (number, number, *size), *priority, || letter(*priority));
+            let delivery = DeliveryId::Row(number);
+            let offered =
+                Offered { delivery, seq: number, size_bytes: *size, priority: *priority, is_sealed: false, span: None };
+            offers.take(&key("bob"), offered, || letter(*priority));
         }
         let served = std::mem::take(offers).served(&mut Rings::new());
         served.iter().flat_map(|offer| offer.rows.iter().map(|row| row.seq)).collect()

@@ -90,11 +90,12 @@ macro_rules! listens {
     };
 }
 
-/// Eight columns, each a JSON array: [`Earlier`] for (place, mesh, sender, client's id); [`Named`] for (place, mesh, key, sender,
+/// Nine columns, each a JSON array: [`Earlier`] for (place, mesh, sender, client's id); [`Named`] for (place, mesh, key, sender,
 /// sender's member key, sender's session key); [`Listener`] for (place, mesh, sender, its member key, its session key), and the
 /// same with the first and last name of a range of groups; [`Endable`] for (delivery, mesh, member that acknowledges) and for
 /// (mesh, number, recipient, message, member); [`HeadRow`] for (mesh); the place for (place, mesh, recipient, number, now,
-/// incarnation) where something queued after that number is free.
+/// incarnation) where something queued after that number is free, or some topic has something after it; [`Earlier`] once more, among
+/// the messages of topics.
 ///
 /// The joins are left joins whose results are filtered by expressions: PostgreSQL could otherwise begin with all that is queued, or
 /// with all messages of a mesh, and look for each of them among the few rows that are asked for. And of two indexes of which it
@@ -163,6 +164,15 @@ pub(crate) const LOOK_UP: Sql = columns!(
         " where exists (select 1 from delivery p where p.mesh_id = r.value ->> 1 and p.recipient = r.value ->> 2 \
           and p.message_seq > cast(r.value ->> 3 as bigint) and p.state = 'queued' \
           and (p.claim_until is null or p.claim_until <= cast(r.value ->> 4 as bigint) \
-           or p.claim_incarnation <> cast(r.value ->> 5 as bigint)))"
+           or p.claim_incarnation <> cast(r.value ->> 5 as bigint))) \
+         or exists (select 1 from topic_member c join topic t on t.mesh_id = c.mesh_id and t.id = c.topic_id \
+          where c.mesh_id = r.value ->> 1 and c.member_id = r.value ->> 2 \
+          and t.head_message_seq > cast(r.value ->> 3 as bigint) and t.head_seq > c.delivered_seq)"
+    ),
+    read(
+        "cast(r.value ->> 0 as bigint), m.id, m.request_fingerprint, '#' || m.topic_id, m.nonce, m.ciphertext",
+        "$1",
+        " left join topic_message m on m.client_message_id = r.value ->> 3 and m.sender_member_id = r.value ->> 2 \
+          and m.mesh_id || '' = r.value ->> 1 where coalesce(m.id, '') <> ''"
     ),
 );

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, OnceLock};
 
+use claudemesh_proto::post::{BodyVersion, Post};
 use claudemesh_proto::text::Verbatim;
 use claudemesh_proto::{
     ConnectionId, DisplayName, MemberId, MeshId, MessageId, Priority, PublicKey, Target, Timestamp,
@@ -14,10 +15,13 @@ use claudemesh_proto::{
 use crate::audience::{Addressee, Addresses, Listening, Recipients};
 use crate::backlog::Change;
 use crate::batch::Batch;
-use crate::delivery::Letter;
-use crate::hand_over::Offers;
+use crate::cursor::Cursors;
+use crate::delivery::{DeliveryId, Letter, PostLetter, Span};
+use crate::hand_over::{Offered, Offers};
 use crate::look_up::Earlier;
+use crate::post::{self, FoundPosts, NewPost, PostQuestions, Posted, Subscriber};
 use crate::recipient::Recipient;
+use crate::sql::json;
 
 /// A message to accept.
 #[derive(Debug)]
@@ -48,6 +52,10 @@ pub struct NewMessage {
     pub client_message_id: Option<String>,
     /// Tells a retry from another message under the same id.
     pub request_fingerprint: Option<String>,
+    /// What it has as a topic's message; nothing for any other target.
+    pub post: Option<Post>,
+    /// Whether its sender can seal for an encrypted topic, and so must.
+    pub knows_topics: bool,
 }
 
 /// What became of a [`NewMessage`].
@@ -67,6 +75,12 @@ pub enum Appended {
     MeshFull,
     /// The sender was removed from the mesh.
     SenderRevoked,
+    /// It is kept in its topic.
+    Posted(Box<Posted>),
+    /// The mesh has no such topic, or the sender is not in it.
+    NoTopic,
+    /// It is a plaintext, and the topic has a key.
+    TopicEncrypted,
 }
 
 /// One message of a batch on its way to becoming rows.
@@ -74,7 +88,15 @@ pub(crate) struct Accepted<'a> {
     message: &'a NewMessage,
     id: MessageId,
     seq: i64,
-    recipients: Vec<Place>,
+    reach: Reach,
+}
+
+/// Whom it reaches.
+enum Reach {
+    /// Those in whose queues it is.
+    Queues(Vec<Place>),
+    /// Those who are in its topic.
+    Topic(Box<NewPost>),
 }
 
 /// A recipient's place: in its queue, or not, when that is full.
@@ -134,8 +156,9 @@ impl NewMessage {
     }
 
     /// As its recipients get it.
-    fn letter(&self, id: &MessageId, now: Timestamp) -> Letter {
+    fn letter(&self, id: &MessageId, post: Option<&NewPost>, now: Timestamp) -> Letter {
         Letter {
+            post: post.map(|post| post.letter.clone()),
             message_id: id.clone(),
             sender_pubkey: self.sender_pubkey,
             sender_member_pubkey: self.sender_member_pubkey,
@@ -162,12 +185,13 @@ impl NewMessage {
 pub(crate) struct Questions<'a> {
     retries: Vec<DedupeKey<'a>>,
     pub(crate) addresses: Addresses<'a>,
+    pub(crate) posts: PostQuestions<'a>,
 }
 
 impl<'a> Questions<'a> {
     pub(crate) fn of(messages: &[&'a NewMessage]) -> Self {
         let retries = messages.iter().filter_map(|message| message.dedupe_key()).collect();
-        Self { retries, addresses: Addresses::of(messages) }
+        Self { retries, addresses: Addresses::of(messages), posts: PostQuestions::of(messages) }
     }
 
     /// Of which earlier messages these may be retries: place, mesh, sender, client's id.
@@ -189,7 +213,7 @@ pub(crate) fn decide<'a>(
     batch: &mut Batch,
     messages: &[&'a NewMessage],
     questions: &Questions<'a>,
-    (earlier, found): (Vec<Earlier>, &Recipients),
+    (earlier, found, posts): (Vec<Earlier>, &Recipients, &FoundPosts),
 ) -> sqlx::Result<(Vec<Appended>, Vec<Accepted<'a>>)> {
     let mut firsts = questions.firsts(earlier);
     let mut outcomes = Vec::with_capacity(messages.len());
@@ -202,17 +226,25 @@ pub(crate) fn decide<'a>(
         if let Some(Entry::Occupied(first)) = &slot {
             // The batch that kept it may have failed to say so, and then nobody was rung.
             ring_again(batch, message, addressee, listening);
+            for Subscriber { member, .. } in posts.subscribers(&questions.posts, message).unwrap_or_default() {
+                batch.ring_again(&message.mesh_id, &Recipient::Member(member.clone()));
+            }
             outcomes.push(first.get().answers(message));
             continue;
         }
-        let outcome = match admit(batch, message, (addressee, listening), random) {
+        let admitted = match &message.target {
+            Target::Topic(_) => admit_post(batch, message, addressee, (questions, posts), random)?,
+            _ => admit(batch, message, (addressee, listening), random),
+        };
+        let outcome = match admitted {
             Ok(admitted) => {
-                let kept = Appended::Kept(admitted.id.clone());
-                accepted.push(admitted);
+                let outcome = admitted.outcome();
                 if let Some(Entry::Vacant(first)) = slot.take() {
-                    first.insert(First { outcome: kept.clone(), message: Original::InThisBatch(message) });
+                    let kept = Appended::Kept(admitted.id.clone());
+                    first.insert(First { outcome: kept, message: Original::InThisBatch(message) });
                 }
-                kept
+                accepted.push(admitted);
+                outcome
             }
             Err(refused) => refused,
         };
@@ -222,23 +254,59 @@ pub(crate) fn decide<'a>(
 }
 
 impl Accepted<'_> {
-    /// The columns of its `message`, as the batch writes them.
-    pub(crate) fn message_row(&self) -> impl serde::Serialize {
-        let Self { message, id, seq, .. } = self;
+    fn outcome(&self) -> Appended {
+        match &self.reach {
+            Reach::Queues(_) => Appended::Kept(self.id.clone()),
+            Reach::Topic(post) => post.outcome(&self.id),
+        }
+    }
+
+    fn places(&self) -> &[Place] {
+        if let Reach::Queues(places) = &self.reach { places } else { &[] }
+    }
+
+    fn post(&self) -> Option<&NewPost> {
+        if let Reach::Topic(post) = &self.reach { Some(post) } else { None }
+    }
+
+    /// The columns of its `message`, as the batch writes them; none for a topic's message.
+    pub(crate) fn message_row(&self) -> Option<impl serde::Serialize> {
+        let Self { message, id, seq, reach: Reach::Queues(_) } = self else { return None };
         #[rustfmt::skip]
         let columns = (
             &message.mesh_id, seq, id, &message.sender_member_id, &message.sender_pubkey, &message.sender_name,
             message.target.to_string(), message.priority, &message.nonce, &message.ciphertext,
             message.ext.as_ref().map(|ext| ext.get()), &message.client_message_id, &message.request_fingerprint,
         );
-        columns
+        Some(columns)
+    }
+
+    /// The columns of its `topic_message`; none for any other message.
+    pub(crate) fn post_row(&self) -> Option<sqlx::Result<impl serde::Serialize>> {
+        let (Self { message, id, seq, .. }, post) = (self, self.post()?);
+        let PostLetter { topic_id, seq: number, body_version, plaintext, reply_to_id, mentions, .. } = &post.letter;
+        let mentions = (!mentions.is_empty()).then(|| json(mentions)).transpose();
+        // More columns than a tuple can have.
+        #[rustfmt::skip]
+        let columns = |mentions: Option<String>| serde_json::json!([
+            &message.mesh_id, topic_id, number, seq, id, &message.sender_member_id, &message.sender_pubkey,
+            &message.sender_name, message.priority, &message.nonce, &message.ciphertext, body_version,
+            i64::from(*plaintext), reply_to_id, mentions, message.ext.as_ref().map(|ext| ext.get()),
+            &message.client_message_id, &message.request_fingerprint,
+        ]);
+        Some(mentions.map(columns))
+    }
+
+    /// The columns of each `notification` of it.
+    pub(crate) fn notification_rows(&self) -> impl Iterator<Item = impl serde::Serialize> {
+        self.post().into_iter().flat_map(|post| post.notification_rows((self.message, self.seq)))
     }
 
     /// The columns of each `delivery`. What found a full queue is there too, at its end: it must not vanish without a word.
     pub(crate) fn delivery_rows(&self) -> impl Iterator<Item = impl serde::Serialize> {
         let Self { message, seq, .. } = *self;
         let size = message.size_bytes();
-        self.recipients.iter().map(move |place| {
+        self.places().iter().map(move |place| {
             let state = if place.is_full { "expired" } else { "queued" };
             let Place { recipient, owner, delivery, claimed, .. } = place;
             let (connection, until) =
@@ -259,18 +327,46 @@ impl Accepted<'_> {
     }
 
     /// Numbers its deliveries, and hands them to those who wait for them.
-    pub(crate) fn hand_over(&mut self, offers: &mut Offers, last_delivery: &mut i64, now: Timestamp) {
+    pub(crate) fn hand_over(
+        &mut self,
+        (offers, cursors): (&mut Offers, &mut Cursors),
+        last_delivery: &mut i64,
+        now: Timestamp,
+    ) {
         let mut written: Option<Arc<Letter>> = None;
         let (message, id) = (self.message, &self.id);
-        let (mesh_id, size, seq) = (&self.message.mesh_id, self.message.size_bytes(), self.seq);
-        for place in &mut self.recipients {
-            *last_delivery += 1;
-            place.delivery = Some(*last_delivery);
-            if !place.is_full {
-                let key = (mesh_id.clone(), place.recipient.clone());
-                place.claimed = offers.take(&key, (*last_delivery, seq, size), message.priority, || {
-                    Arc::clone(written.get_or_insert_with(|| Arc::new(message.letter(id, now))))
-                });
+        let (mesh_id, size_bytes, seq) = (&self.message.mesh_id, self.message.size_bytes(), self.seq);
+        let offered =
+            |delivery| Offered { delivery, seq, size_bytes, priority: message.priority, is_sealed: false, span: None };
+        match &mut self.reach {
+            Reach::Queues(places) => {
+                for place in places {
+                    *last_delivery += 1;
+                    place.delivery = Some(*last_delivery);
+                    if !place.is_full {
+                        let key = (mesh_id.clone(), place.recipient.clone());
+                        place.claimed = offers.take(&key, offered(DeliveryId::Row(*last_delivery)), || {
+                            Arc::clone(written.get_or_insert_with(|| Arc::new(message.letter(id, None, now))))
+                        });
+                    }
+                }
+            }
+            Reach::Topic(post) => {
+                let is_sealed = post.letter.body_version == BodyVersion::Sealed;
+                for Subscriber { member, cursor, holder, delivered_seq, .. } in &post.subscribers {
+                    let key = (mesh_id.clone(), Recipient::Member(member.clone()));
+                    if !offers.may_hold(&key, holder.as_deref()) {
+                        continue;
+                    }
+                    let delivery = DeliveryId::Post { cursor: *cursor, seq: post.letter.seq };
+                    let span = Some(Span { delivered: *delivered_seq, after: post.letter.seq - 1 });
+                    let claimed = offers.take(&key, Offered { is_sealed, span, ..offered(delivery) }, || {
+                        Arc::clone(written.get_or_insert_with(|| Arc::new(message.letter(id, Some(post), now))))
+                    });
+                    if let Some((connection, until)) = claimed {
+                        cursors.claim((*cursor, post.letter.seq), &connection, until);
+                    }
+                }
             }
         }
     }
@@ -305,7 +401,29 @@ fn admit<'a>(
     }
     batch.sent(message, sender);
     let id = MessageId::new(seq.unsigned_abs(), random);
-    Ok(Accepted { message, id, seq, recipients })
+    Ok(Accepted { message, id, seq, reach: Reach::Queues(recipients) })
+}
+
+/// The same for a message of a topic.
+fn admit_post<'a>(
+    batch: &mut Batch,
+    message: &'a NewMessage,
+    addressee: Option<&Addressee>,
+    (questions, found): (&Questions<'a>, &FoundPosts),
+    random: [u8; 24],
+) -> sqlx::Result<Result<Accepted<'a>, Appended>> {
+    // It stands for the sender: it is an audience's.
+    let Some(sender) = addressee.and_then(|sender| sender.sender_name.as_ref()) else {
+        return Ok(Err(Appended::SenderRevoked));
+    };
+    let seq = batch.heads.next_message_seq(&message.mesh_id);
+    let post = match post::admit(batch, message, (&questions.posts, found), seq)? {
+        Ok(post) => post,
+        Err(refused) => return Ok(Err(refused)),
+    };
+    batch.sent(message, sender);
+    let id = MessageId::new(seq.unsigned_abs(), random);
+    Ok(Ok(Accepted { message, id, seq, reach: Reach::Topic(Box::new(post)) }))
 }
 
 fn join_queue(batch: &mut Batch, message: &NewMessage, to: &Addressee) -> Result<Place, Appended> {

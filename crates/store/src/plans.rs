@@ -123,6 +123,8 @@ fn letter(mesh_id: &MeshId, (ada, ada_key): (&MemberId, PublicKey), to: PublicKe
         ext: None,
         client_message_id: Some(format!("{number}")),
         request_fingerprint: None,
+        post: None,
+        knows_topics: true,
     }
 }
 
@@ -182,6 +184,7 @@ async fn write(
         lease: Duration::from_secs(30),
         is_retry: false,
         waits: false,
+        knows_topics: true,
     };
     let rows = store.claim(claim).await.await.unwrap();
     let held = rows.iter().map(|row| (row.delivery, Duration::from_mins(1))).collect();

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use claudemesh_proto::{ConnectionId, MemberId, MeshId, MessageId};
 
 use crate::batch::Batch;
+use crate::cursor;
 use crate::delivery::DeliveryId;
 use crate::look_up::Endable;
 use crate::recipient::Recipient;
@@ -26,8 +27,23 @@ pub struct Settle {
 pub enum Settled {
     /// The acknowledging connection held it.
     Held(DeliveryId),
+    /// The acknowledging connection has everything of a topic up to a message.
+    Posts(Front),
     /// By the message's id, for one of the recipients that the acknowledging connection speaks for.
     Message(MessageId, Vec<Recipient>),
+}
+
+/// How far a connection has a topic's messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Front {
+    /// The member's cursor in the topic.
+    pub cursor: i64,
+    /// The number of the last message of those that are acknowledged without a gap.
+    pub seq: i64,
+    /// The connection.
+    pub connection: ConnectionId,
+    /// It holds nothing more of that topic: who comes next may claim.
+    pub is_done: bool,
 }
 
 /// A connection is gone: what it held is free again.
@@ -51,9 +67,11 @@ pub(crate) async fn release_unanswered(batch: &mut Batch, releases: &[&Release])
     );
     for release in releases {
         for recipient in &release.unanswered {
-            let recipient = recipient.to_string();
-            let values = [release.mesh_id.as_str().into(), (&recipient).into(), release.connection.as_str().into()];
+            let text = recipient.to_string();
+            let values = [release.mesh_id.as_str().into(), (&text).into(), release.connection.as_str().into()];
             batch.connection().later(FREE, &values).await?;
+            let mesh_id = &release.mesh_id;
+            cursor::release_unanswered(&mut batch.connection(), mesh_id, (recipient, &release.connection)).await?;
         }
     }
     Ok(())
@@ -65,7 +83,10 @@ pub(crate) fn rows(settles: &[&Settle]) -> (Vec<impl serde::Serialize>, Vec<impl
     let mut by_message = Vec::new();
     for settle in settles {
         match &settle.which {
-            Settled::Held(delivery) => held.push((delivery.0, settle.mesh_id.clone(), settle.by.clone())),
+            Settled::Held(delivery) => {
+                held.extend(delivery.row().map(|row| (row, settle.mesh_id.clone(), settle.by.clone())));
+            }
+            Settled::Posts(_) => {}
             Settled::Message(id, recipients) => {
                 let Some(seq) = MessageId::seq_of(id.as_str()) else { continue };
                 let row = |to: &Recipient| (settle.mesh_id.clone(), seq, to.to_string(), id.clone(), settle.by.clone());
@@ -91,7 +112,12 @@ pub(crate) fn settle(batch: &mut Batch, found: impl IntoIterator<Item = Endable>
 /// Frees what connections held that are gone, and rings for it.
 pub(crate) fn release(batch: &mut Batch, releases: &[&Release]) {
     for release in releases {
-        batch.freed.extend(release.held.iter().map(|(delivery, _)| (delivery.0, release.connection.clone())));
+        for (delivery, _) in &release.held {
+            match delivery {
+                DeliveryId::Row(row) => batch.freed.push((*row, release.connection.clone())),
+                DeliveryId::Post { cursor, .. } => batch.cursors.free((*cursor, i64::MAX), &release.connection),
+            }
+        }
         let known = release.held.iter().map(|(_, recipient)| recipient);
         let recipients: HashSet<&Recipient> = known.chain(&release.unanswered).collect();
         for recipient in recipients {

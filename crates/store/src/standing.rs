@@ -155,6 +155,7 @@ mod tests {
             lease: Duration::ZERO,
             is_retry: false,
             waits: true,
+            knows_topics: false,
         };
         let (sender, receiver) = oneshot::channel();
         ((Request::Claim(claim), sender), receiver)

@@ -52,18 +52,39 @@ impl Store {
              from delivery d join member m on m.id = d.member_id and m.mesh_id || '' = d.mesh_id \
              where d.mesh_id = $1 and d.message_seq = $2 order by d.recipient"
         );
+        const POST: Sql = sql!(
+            "select id, sender_member_id, '#' || topic_id, priority from topic_message where mesh_id = $1 and message_seq = $2"
+        );
+        // Whoever was not in the topic yet has it as history, and its sender has it.
+        const READERS: Sql = sql!(
+            "select c.member_id, c.member_id, m.display_name, m.peer_pubkey, \
+             case when c.delivered_seq >= q.seq then 'delivered' else 'queued' end, cast(null as bigint), \
+             case when c.claimed_seq >= q.seq and c.claim_until > $3 and exists (select 1 from node n \
+             where n.incarnation = c.claim_incarnation and n.heartbeat_at > $4) then 'yes' else 'no' end \
+             from topic_message q join topic_member c on c.mesh_id = q.mesh_id and c.topic_id = q.topic_id \
+             join member m on m.id = c.member_id and m.mesh_id || '' = c.mesh_id \
+             where q.mesh_id = $1 and q.message_seq = $2 and c.joined_seq <= q.seq and c.member_id <> q.sender_member_id \
+             and m.revoked_at is null order by c.member_id"
+        );
         let Some(seq) = MessageId::seq_of(prefix).and_then(|seq| i64::try_from(seq).ok()) else { return Ok(None) };
         let mesh = mesh_id.as_str();
         let now = self.database_now().await?;
         let mut reader = self.db().read().await?;
         let mut connection = reader.connection();
-        let Some(message) = connection.row(MESSAGE, &[mesh.into(), seq.into()]).await? else { return Ok(None) };
+        let key = [mesh.into(), seq.into()];
+        let (message, steps) = match connection.row(MESSAGE, &key).await? {
+            Some(message) => (message, STEPS),
+            None => match connection.row(POST, &key).await? {
+                Some(message) => (message, READERS),
+                None => return Ok(None),
+            },
+        };
         let message_id: MessageId = message.parsed(0)?;
         if !message_id.as_str().starts_with(prefix) {
             return Ok(None);
         }
         let alive = now.minus(HEARTBEAT_TIMEOUT).as_millis();
-        let rows = connection.rows(STEPS, &[mesh.into(), seq.into(), now.as_millis().into(), alive.into()]).await?;
+        let rows = connection.rows(steps, &[mesh.into(), seq.into(), now.as_millis().into(), alive.into()]).await?;
         let steps = rows.into_iter().map(|row| -> sqlx::Result<Step> {
             let claimed = row.text(6)? == "yes";
             let state = match row.text(4)?.as_str() {

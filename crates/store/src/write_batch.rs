@@ -97,7 +97,7 @@ impl Batch {
         if accepted.is_empty() && ended.is_empty() && freed.is_empty() && logged.is_empty() {
             return Ok(());
         }
-        let messages: Vec<_> = accepted.iter().map(Accepted::message_row).collect();
+        let messages: Vec<_> = accepted.iter().filter_map(Accepted::message_row).collect();
         let deliveries: Vec<_> = accepted.iter().flat_map(Accepted::delivery_rows).collect();
         let heads = self.heads.rows(&self.backlog);
         let (ended, freed, messages) = (json(&ended)?, json(&freed)?, json(&messages)?);

@@ -7,7 +7,7 @@ use claudemesh_proto::{BrokerFrame, DeliveryState, ErrorCode, Priority, PublicKe
 use claudemesh_store::{Appended, NewMessage, Recipient, Settle, Settled, Step, StoreError};
 
 use crate::app::App;
-use crate::calls::{Live, member};
+use crate::calls::{Live, member, notification};
 use crate::fault::{Fault, UNAVAILABLE};
 use crate::metrics::Refused;
 
@@ -42,7 +42,7 @@ pub(crate) fn check(app: &App, live: &Live, send: Send) -> Result<NewMessage, St
     let target = match send.target_spec.parse() {
         Ok(target) => target,
         Err(BadTarget::Malformed) => {
-            let why = "must be a member's or session's key, *, @all or @group";
+            let why = "must be a member's or session's key, *, @all, @group or #topic-id";
             return Err(invalid(Invalid { field: "targetSpec", why }));
         }
         Err(BadTarget::Nobody) => return Err(no_recipient()),
@@ -66,6 +66,8 @@ pub(crate) fn check(app: &App, live: &Live, send: Send) -> Result<NewMessage, St
         ext: outgoing.ext,
         client_message_id: outgoing.client_message_id,
         request_fingerprint: outgoing.request_fingerprint,
+        post: outgoing.post,
+        knows_topics: live.knows_topics,
     })
 }
 
@@ -78,7 +80,7 @@ fn is_only_oneself(app: &App, live: &Live, target: &PublicKey) -> bool {
 
 /// The ack of a message that the store has answered for.
 pub(crate) fn acknowledge(
-    app: &App,
+    (app, live): (&App, &Live),
     (id, priority): (String, Priority),
     appended: Result<Appended, StoreError>,
 ) -> Ack {
@@ -91,6 +93,13 @@ pub(crate) fn acknowledge(
             app.metrics.routed(priority);
             Ack { id, message_id: message_id.to_string(), queued: true, error: None }
         }
+        Ok(Appended::Posted(posted)) => {
+            app.metrics.routed(priority);
+            notification::tell(app, (&live.mesh_id, &live.display_name), &posted);
+            Ack { id, message_id: posted.message_id.to_string(), queued: true, error: None }
+        }
+        Ok(Appended::NoTopic) => refused(Refused::Forbidden, "forbidden: no such topic for you"),
+        Ok(Appended::TopicEncrypted) => refused(Refused::Forbidden, "forbidden: topic is encrypted"),
         Ok(Appended::NoRecipient) => refused(Refused::NoRecipient, NO_RECIPIENT),
         Ok(Appended::Blocked) => {
             app.metrics.dropped_by_grant();

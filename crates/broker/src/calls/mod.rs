@@ -9,6 +9,7 @@ pub(crate) mod kick;
 pub(crate) mod member;
 pub(crate) mod mesh;
 pub(crate) mod message;
+pub(crate) mod notification;
 pub(crate) mod presence;
 mod weight;
 
@@ -31,6 +32,8 @@ pub(crate) struct Live {
     pub(crate) display_name: DisplayName,
     /// Which handshake opened it.
     pub(crate) peer_role: PeerRole,
+    /// It can open messages of encrypted topics, and is told of mentions.
+    pub(crate) knows_topics: bool,
 }
 
 /// Answers everything but `send` and `client_ack`, which a connection does not wait for. Some requests have no answer.

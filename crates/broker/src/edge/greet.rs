@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use claudemesh_keys::{NoRandomness, random_bytes, sha256};
-use claudemesh_proto::hello::{HelloAck, MemberProfile, MeshPolicy, QUIET};
+use claudemesh_proto::hello::{HelloAck, MemberProfile, MeshPolicy, QUIET, TOPICS};
 use claudemesh_proto::presence::PeerRole;
 use claudemesh_proto::text::base64url;
 use claudemesh_proto::{
@@ -187,7 +187,7 @@ async fn admit(
     let about = Arrival { id: presence_id, now: app.clock.now(), address, hook_token: sha256(&hook_token) };
     let presence = Presence::new(about, &admission, &welcome, (place, peer_role));
     let (display_name, sender_pubkey) = (presence.peer.display_name.clone(), presence.peer.pubkey);
-    let is_quiet = presence.is_quiet;
+    let (is_quiet, knows_topics) = (presence.is_quiet, presence.knows_topics);
     let said_groups = admission.groups != SaidGroups::Nothing;
     let Entered { seat, is_new, reattached, predecessor, relieved } =
         app.hub.enter(presence, is_admin, connection).map_err(|refused| turned_away(not_seated(refused)))?;
@@ -208,6 +208,7 @@ async fn admit(
         sender_pubkey,
         display_name,
         peer_role,
+        knows_topics,
     };
     let ack = hello_ack(&live, *welcome, (reattached, said_groups), is_quiet);
     let ack = HelloAck { hook_token: Some(hook_token), ..ack };
@@ -239,6 +240,7 @@ fn fresh_ids() -> Result<(PresenceId, ConnectionId, String), NoRandomness> {
 
 fn hello_ack(live: &Live, welcome: Welcome, (reattached, said_groups): (bool, bool), is_quiet: bool) -> HelloAck {
     let is_session = live.peer_role == PeerRole::Session;
+    let honoured = is_quiet.then_some(QUIET).into_iter().chain(live.knows_topics.then_some(TOPICS));
     let profile = MemberProfile {
         role_tag: welcome.role_tag,
         groups: welcome.default_groups.into_vec(),
@@ -260,7 +262,7 @@ fn hello_ack(live: &Live, welcome: Welcome, (reattached, said_groups): (bool, bo
         last_summary: remembered.and_then(|remembered| remembered.last_summary),
         hook_token: None,
         services: (!is_session).then(Vec::new),
-        capabilities: is_quiet.then(|| QUIET.to_owned()).into_iter().collect(),
+        capabilities: honoured.map(str::to_owned).collect(),
     }
 }
 

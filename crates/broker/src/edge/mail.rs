@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use claudemesh_proto::Priority;
 use claudemesh_proto::message::ClientAck;
-use claudemesh_store::{Claim, Claimed, DeliveryId, Pending, Recipient, Reclaim, Release, StoreError, Withdraw};
+use claudemesh_store::{
+    Claim, Claimed, DeliveryId, Front, Pending, Recipient, Reclaim, Release, Settle, Settled, StoreError, Withdraw,
+};
 
 use crate::app::App;
 use crate::calls::Live;
@@ -115,6 +117,7 @@ impl Mail {
             lease: self.mailbox.lease(),
             is_retry: std::mem::take(&mut self.is_unanswered),
             waits: true,
+            knows_topics: live.knows_topics,
         };
         let answer = app.store.claim(claim).await;
         self.next = Some(Next { recipients, urgent_only, is_withdrawn: false, answer });
@@ -162,8 +165,9 @@ impl Mail {
                     self.look_from = app.clock.instant() + RETRY;
                     return Vec::new();
                 };
-                self.mailbox.take(&claimed, app.clock.now());
-                self.hold_back(app, live, claimed).await
+                let new = self.mailbox.take(claimed, app.clock.now());
+                self.tell_progress(app, live).await;
+                self.hold_back(app, live, new).await
             }
             Answer::Again(answer) => {
                 let asked = self.again.take().map(|again| again.rows).unwrap_or_default();
@@ -207,6 +211,16 @@ impl Mail {
         self.mailbox.acknowledge(ack)
     }
 
+    /// Tells the store how far the connection is in topics.
+    pub(crate) async fn tell_progress(&mut self, app: &App, live: &Live) {
+        for progress in self.mailbox.progress() {
+            let connection = live.seat.connection().clone();
+            let front = Front { cursor: progress.cursor, seq: progress.seq, connection, is_done: progress.is_done };
+            let (mesh_id, by) = (live.mesh_id.clone(), live.member_id.clone());
+            drop(app.store.settle(Settle { mesh_id, by, which: Settled::Posts(front) }).await);
+        }
+    }
+
     /// When something has to be asked, if nothing happens before.
     pub(crate) fn deadline(&self, app: &App) -> Option<Instant> {
         let (now, time) = (app.clock.instant(), app.clock.now());
@@ -230,7 +244,7 @@ impl Mail {
                 drop(app.store.withdraw(withdrawal(live)).await);
             }
             match next.answer.await {
-                Ok(rows) => self.mailbox.take(&rows, app.clock.now()),
+                Ok(rows) => drop(self.mailbox.take(rows, app.clock.now())),
                 Err(_) => self.is_unanswered = true,
             }
         }

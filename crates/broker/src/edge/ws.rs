@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use claudemesh_proto::message::{Ack, ClientAck, Push};
 use claudemesh_proto::presence::PeerRole;
 use claudemesh_proto::{Addressed, BrokerFrame, ClientFrame, ErrorCode, MeshId, Peek};
-use claudemesh_store::{Letter, Settle, Settled};
+use claudemesh_store::{DeliveryId, Letter, Settle, Settled};
 use futures_util::FutureExt as _;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
@@ -223,6 +223,7 @@ impl Connection {
         self.app.metrics.delivered();
         let held = self.mail.acknowledge(ack);
         let settle = match held {
+            Some(DeliveryId::Post { .. }) => return self.mail.tell_progress(&self.app, &self.live).await,
             Some(delivery) => Some(Settle {
                 mesh_id: self.live.mesh_id.clone(),
                 by: self.live.member_id.clone(),
@@ -372,7 +373,7 @@ impl Connection {
 
     async fn answer_send(&mut self, answered: Answered) -> Result<(), Stuck> {
         let Answered { id, request_id, priority, appended } = answered;
-        self.say_ack(message::acknowledge(&self.app, (id, priority), appended), request_id).await
+        self.say_ack(message::acknowledge((&self.app, &self.live), (id, priority), appended), request_id).await
     }
 
     async fn say_ack(&mut self, ack: Ack, request_id: Option<String>) -> Result<(), Stuck> {
@@ -411,6 +412,7 @@ impl Connection {
 }
 
 fn push_of(mesh_id: &MeshId, letter: &Letter, names_member: bool) -> Push {
+    let post = letter.post.as_ref();
     Push {
         message_id: letter.message_id.clone(),
         mesh_id: mesh_id.clone(),
@@ -425,6 +427,13 @@ fn push_of(mesh_id: &MeshId, letter: &Letter, names_member: bool) -> Push {
         client_message_id: letter.client_message_id.clone(),
         request_fingerprint: letter.request_fingerprint.clone(),
         ext: letter.ext.clone(),
+        topic: post.map(|post| post.topic.clone()),
+        topic_id: post.map(|post| post.topic_id.clone()),
+        body_version: post.map(|post| post.body_version),
+        seq: post.map(|post| post.seq),
+        reply_to_id: post.and_then(|post| post.reply_to_id.clone()),
+        mentions: post.map(|post| post.mentions.clone()).unwrap_or_default(),
+        plaintext: post.is_some_and(|post| post.plaintext),
         subtype: None,
     }
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use claudemesh_proto::hello::{Place, QUIET, RestoredStats};
+use claudemesh_proto::hello::{Place, QUIET, RestoredStats, TOPICS};
 use claudemesh_proto::limits::{MAX_NAME_CHARS, MAX_PATH_BYTES};
 use claudemesh_proto::presence::{Peer, PeerRole, Profile, Stats};
 use claudemesh_proto::text::one_line;
@@ -28,6 +28,8 @@ pub(crate) struct Presence {
     pub(crate) speaks_for_session: bool,
     /// It wants no mail.
     pub(crate) is_quiet: bool,
+    /// It can open messages of encrypted topics, and is told of mentions.
+    pub(crate) knows_topics: bool,
     /// Where it connects from; none for this machine with nothing in between.
     pub(crate) address: Option<IpAddr>,
     pub(crate) pid: i64,
@@ -119,6 +121,7 @@ impl Presence {
             session,
             speaks_for_session: session.is_some_and(|session| session.proven || !welcome.session_was_proven),
             is_quiet: capabilities.iter().any(|word| word == QUIET),
+            knows_topics: capabilities.iter().any(|word| word == TOPICS),
             address,
             pid: place.pid,
             hook_token,

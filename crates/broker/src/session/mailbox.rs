@@ -11,6 +11,8 @@ use claudemesh_proto::message::ClientAck;
 use claudemesh_proto::{MessageId, Timestamp};
 use claudemesh_store::{Claimed, DeliveryId, Recipient};
 
+use crate::session::reading::{Progress, Readings};
+
 const WINDOW_ROWS: usize = 256;
 const WINDOW_BYTES: i64 = 1 << 20;
 const LONGEST_LEASE: Duration = Duration::from_mins(10);
@@ -20,6 +22,8 @@ const LONGEST_LEASE: Duration = Duration::from_mins(10);
 pub(crate) struct Mailbox {
     lease: Duration,
     held: BTreeMap<i64, Held>,
+    /// How far it is in each topic.
+    readings: Readings,
     bytes: i64,
     /// The highest number claimed so far.
     after: i64,
@@ -45,7 +49,7 @@ pub(crate) struct Credit {
 
 impl Mailbox {
     pub(crate) fn new(lease: Duration) -> Self {
-        Self { lease, held: BTreeMap::new(), bytes: 0, after: 0 }
+        Self { lease, held: BTreeMap::new(), readings: Readings::default(), bytes: 0, after: 0 }
     }
 
     /// Room for more, once half the window is free.
@@ -69,12 +73,24 @@ impl Mailbox {
         self.after = 0;
     }
 
-    /// Takes what was claimed, in order: whatever else is free is newer than the last of it.
-    pub(crate) fn take(&mut self, claimed: &[Claimed], now: Timestamp) {
-        for row in claimed {
+    /// Takes what was claimed, in order: whatever else is free is newer than the last of it. What is to be pushed: of a topic's
+    /// messages those that it had before and has acknowledged are left out.
+    pub(crate) fn take(&mut self, claimed: Vec<Claimed>, now: Timestamp) -> Vec<Claimed> {
+        self.after = claimed.last().map_or(self.after, |row| row.seq);
+        let is_new = |row: &Claimed| match (row.delivery, row.span) {
+            (DeliveryId::Post { cursor, seq }, Some(span)) => self.readings.begin((cursor, seq), span, &row.recipient),
+            _ => true,
+        };
+        let new: Vec<Claimed> = claimed.into_iter().filter(is_new).collect();
+        for row in &new {
             self.hold(row, now);
         }
-        self.after = claimed.last().map_or(self.after, |row| row.seq);
+        new
+    }
+
+    /// How far it has got in topics since this was last asked.
+    pub(crate) fn progress(&mut self) -> Vec<Progress> {
+        self.readings.progress()
     }
 
     /// Holds a row, for the first time or once more. Leases are counted from here, a little after the store's, so that the store's
@@ -111,6 +127,9 @@ impl Mailbox {
         };
         let held = self.held.remove(&seq?)?;
         self.bytes -= held.size_bytes;
+        if let DeliveryId::Post { cursor, seq } = held.delivery {
+            self.readings.finish(cursor, seq);
+        }
         Some(held.delivery)
     }
 
@@ -129,13 +148,19 @@ impl Mailbox {
     /// Forgets rows that were overdue and did not come back: they ended elsewhere.
     pub(crate) fn forget(&mut self, gone: &[DeliveryId]) {
         self.held.retain(|_, held| !gone.contains(&held.delivery));
+        for delivery in gone {
+            if let DeliveryId::Post { cursor, seq } = delivery {
+                self.readings.give_back(*cursor, *seq);
+            }
+        }
         self.bytes = self.held.values().map(|held| held.size_bytes).sum();
     }
 
-    /// Everything held, for giving it back.
+    /// Everything held, for giving it back; also places in topics where something was acknowledged behind a gap.
     pub(crate) fn give_back(&mut self) -> Vec<(DeliveryId, Recipient)> {
         self.bytes = 0;
-        std::mem::take(&mut self.held).into_values().map(|held| (held.delivery, held.recipient)).collect()
+        let held = std::mem::take(&mut self.held).into_values().map(|held| (held.delivery, held.recipient));
+        held.chain(std::mem::take(&mut self.readings).places()).collect()
     }
 
     fn next_lease(&self, leases: u32) -> Duration {
@@ -158,7 +183,8 @@ mod tests {
     fn claimed(seq: i64, size_bytes: i64) -> Claimed {
         let member: MemberId = "m1".parse().unwrap();
         Claimed {
-            delivery: DeliveryId::from_row(seq),
+            delivery: DeliveryId::Row(seq),
+            span: None,
             seq,
             recipient: Recipient::Member(member.clone()),
             size_bytes,
@@ -177,6 +203,7 @@ mod tests {
                 client_message_id: Some(format!("c{}", seq % 2)),
                 request_fingerprint: None,
                 created_at: at(0),
+                post: None,
                 written: std::sync::OnceLock::new(),
             }),
         }
@@ -185,7 +212,7 @@ mod tests {
     fn holding(seqs: std::ops::Range<i64>) -> Mailbox {
         let mut mailbox = Mailbox::new(LEASE);
         let rows: Vec<Claimed> = seqs.map(|seq| claimed(seq, 100)).collect();
-        mailbox.take(&rows, at(0));
+        mailbox.take(rows, at(0));
         mailbox
     }
 
@@ -213,9 +240,9 @@ mod tests {
         let foreign =
             ClientAck { broker_message_id: Some("00000001elsewhere".into()), client_message_id: Some("c1".into()) };
         assert_eq!(mailbox.acknowledge(&foreign), None);
-        assert_eq!(mailbox.acknowledge(&by_broker_id(3)), Some(DeliveryId::from_row(3)));
+        assert_eq!(mailbox.acknowledge(&by_broker_id(3)), Some(DeliveryId::Row(3)));
         let by_client_id = ClientAck { broker_message_id: None, client_message_id: Some("c1".into()) };
-        assert_eq!(mailbox.acknowledge(&by_client_id), Some(DeliveryId::from_row(1)));
+        assert_eq!(mailbox.acknowledge(&by_client_id), Some(DeliveryId::Row(1)));
         assert_eq!(mailbox.acknowledge(&by_client_id), None);
         assert_eq!(mailbox.acknowledge(&ClientAck::default()), None);
     }
@@ -227,9 +254,9 @@ mod tests {
         assert_eq!(mailbox.next_lease_end(), Some(at(30)));
         mailbox.acknowledge(&by_broker_id(1));
         let minute = Duration::from_mins(1);
-        assert_eq!(mailbox.overdue(at(30)), vec![(DeliveryId::from_row(2), minute), (DeliveryId::from_row(3), minute)]);
+        assert_eq!(mailbox.overdue(at(30)), vec![(DeliveryId::Row(2), minute), (DeliveryId::Row(3), minute)]);
         mailbox.hold(&claimed(2, 100), at(30));
-        assert_eq!(mailbox.overdue(at(90)).first(), Some(&(DeliveryId::from_row(2), minute * 2)));
+        assert_eq!(mailbox.overdue(at(90)).first(), Some(&(DeliveryId::Row(2), minute * 2)));
         (0..10).for_each(|_| mailbox.hold(&claimed(2, 100), at(90)));
         assert_eq!(mailbox.overdue(at(5000)).first().map(|(_, lease)| *lease), Some(LONGEST_LEASE));
     }
@@ -241,16 +268,16 @@ mod tests {
         mailbox.hold(&claimed(9, 100), at(0));
         assert_eq!(mailbox.after(), 3);
         // Older rows came free, more than fit: what lies between them and what is held is still to be claimed.
-        mailbox.take(&[claimed(1, 100), claimed(2, 100)], at(0));
+        mailbox.take(vec![claimed(1, 100), claimed(2, 100)], at(0));
         assert_eq!(mailbox.after(), 2);
-        mailbox.take(&[], at(0));
+        mailbox.take(vec![], at(0));
         assert_eq!(mailbox.after(), 2);
     }
 
     #[test]
     fn what_ended_elsewhere_is_forgotten_with_its_bytes() {
         let mut mailbox = holding(1..4);
-        mailbox.forget(&[DeliveryId::from_row(2)]);
+        mailbox.forget(&[DeliveryId::Row(2)]);
         assert_eq!(mailbox.bytes, 200);
         assert_eq!(mailbox.give_back().len(), 2);
     }

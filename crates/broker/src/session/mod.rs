@@ -3,3 +3,4 @@
 pub(crate) mod handshake;
 pub(crate) mod liveness;
 pub(crate) mod mailbox;
+pub(crate) mod reading;

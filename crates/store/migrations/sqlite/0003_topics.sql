@@ -17,7 +17,7 @@ create table topic (
 );
 
 -- Who is in a topic, and how far its messages were delivered: everything up to `delivered_seq` is acknowledged, or not for this member's
--- connections. What comes after it is with the connection that has the claim, or free. Messages before `joined_seq` are history.
+-- connections. What comes after it is free, or with the connection that has the claim and was handed nothing beyond `claimed_seq`. Messages before `joined_seq` are history.
 create table topic_member (
     id integer primary key autoincrement,
     mesh_id text not null,
@@ -31,6 +31,7 @@ create table topic_member (
     claim_incarnation integer,
     claim_connection text,
     claim_until integer,
+    claimed_seq integer not null default 0,
     unique (mesh_id, topic_id, member_id),
     foreign key (mesh_id, topic_id) references topic (mesh_id, id) on delete cascade,
     foreign key (mesh_id, member_id) references member (mesh_id, id) on delete cascade

@@ -109,6 +109,8 @@ impl Town {
             ext: None,
             client_message_id: None,
             request_fingerprint: None,
+            post: None,
+            knows_topics: false,
         }
     }
 
@@ -138,6 +140,7 @@ impl Town {
             lease: LEASE,
             is_retry: false,
             waits: false,
+            knows_topics: false,
         }
     }
 

@@ -94,6 +94,8 @@ async fn fill(broker: &Broker, sessions: &[Arc<Identity>]) -> (MeshId, Identity)
             ext: None,
             client_message_id: None,
             request_fingerprint: None,
+            post: None,
+            knows_topics: false,
         };
         let mut pending = Vec::new();
         for session in sessions {

@@ -1,0 +1,195 @@
+//! Claiming messages of topics: by the cursor, and in one order with everything else that is for the member.
+
+use std::collections::HashSet;
+
+use claudemesh_proto::{ConnectionId, MemberId, Priority, Timestamp};
+use serde::Deserialize;
+
+use super::{Chosen, Claim, Free, Reclaim};
+use crate::batch::Batch;
+use crate::delivery::{DeliveryId, Found, Span};
+use crate::node::HEARTBEAT_TIMEOUT;
+use crate::recipient::Recipient;
+use crate::sql::{Sql, folded, json, sql};
+
+/// Most messages of one topic that one claim looks at.
+const AT_ONCE: usize = 256;
+
+/// A message of a topic behind its member's cursor.
+#[derive(Debug, Deserialize)]
+struct Behind {
+    message_seq: i64,
+    /// Which of those who ask.
+    place: usize,
+    cursor: i64,
+    seq: i64,
+    delivered: i64,
+    size_bytes: i64,
+    priority: Priority,
+    /// Whether the connection that asks may be handed it at all.
+    is_for_it: i64,
+    /// Whether that connection holds the cursor already.
+    is_held: i64,
+}
+
+/// Adds the next messages of topics for each claim; the claims for which there is more to look at. What is not for whoever asks (its
+/// own, what it cannot open, what is too old) is passed over for good where nothing before it is outstanding.
+pub(super) async fn free(
+    batch: &mut Batch,
+    claims: &[&Claim],
+    asked: &[(usize, &Recipient)],
+    free: &mut Vec<Free>,
+) -> sqlx::Result<HashSet<usize>> {
+    const FREE: Sql = sql!(
+        sqlite: "select json_group_array(json_array(q.message_seq, cast(r.value ->> 0 as bigint), c.id, q.seq, c.delivered_seq, \
+             length(q.nonce) + length(q.ciphertext) + coalesce(length(q.ext), 0), q.priority, \
+             case when q.sender_member_id <> c.member_id and q.created_at > $4 \
+              and (q.body_version = 1 or cast(r.value ->> 5 as bigint) = 1) then 1 else 0 end, \
+             case when coalesce(c.claim_connection, '') = r.value ->> 4 then 1 else 0 end)) \
+             from jsonb_each($1) r cross join topic_member c on c.mesh_id = r.value ->> 1 and c.member_id = r.value ->> 2 \
+             cross join topic t on t.mesh_id = c.mesh_id and t.id = c.topic_id \
+             cross join topic_message q on q.mesh_id = c.mesh_id and q.topic_id = c.topic_id and q.seq in ( \
+               select x.seq from topic_message x where x.mesh_id = c.mesh_id and x.topic_id = c.topic_id \
+               and x.seq > c.delivered_seq and x.message_seq > cast(r.value ->> 3 as bigint) order by x.seq limit 256) \
+             where t.head_seq > c.delivered_seq and t.head_message_seq > cast(r.value ->> 3 as bigint) and t.archived_at is null \
+             and (c.claim_until is null or c.claim_until <= $2 or c.claim_connection = r.value ->> 4 or not exists ( \
+               select 1 from node n where n.incarnation = c.claim_incarnation and n.heartbeat_at > $3)) \
+             and not exists (select 1 from member o where o.mesh_id || '' = r.value ->> 1 and o.id = r.value ->> 2 \
+               and o.revoked_at is not null)",
+        postgres: "select json_agg(json_build_array(q.message_seq, cast(r.value ->> 0 as bigint), c.id, q.seq, c.delivered_seq, \
+             length(q.nonce) + length(q.ciphertext) + coalesce(length(q.ext), 0), q.priority, \
+             case when q.sender_member_id <> c.member_id and q.created_at > $4 \
+              and (q.body_version = 1 or cast(r.value ->> 5 as bigint) = 1) then 1 else 0 end, \
+             case when coalesce(c.claim_connection, '') = r.value ->> 4 then 1 else 0 end))::text \
+             from jsonb_array_elements($1::text::jsonb) r(value) cross join lateral ( \
+               select c.* from topic_member c where c.mesh_id = r.value ->> 1 and c.member_id = r.value ->> 2) c \
+             cross join lateral (select t.* from topic t where t.mesh_id = c.mesh_id and t.id = c.topic_id) t \
+             cross join lateral ( \
+               select x.* from topic_message x where x.mesh_id = c.mesh_id and x.topic_id = c.topic_id \
+               and x.seq > c.delivered_seq and x.message_seq > cast(r.value ->> 3 as bigint) order by x.seq limit 256) q \
+             where t.head_seq > c.delivered_seq and t.head_message_seq > cast(r.value ->> 3 as bigint) and t.archived_at is null \
+             and (c.claim_until is null or c.claim_until <= $2 or c.claim_connection = r.value ->> 4 or not exists ( \
+               select 1 from node n where n.incarnation = c.claim_incarnation and n.heartbeat_at > $3)) \
+             and not exists (select 1 from member o where o.mesh_id || '' = r.value ->> 1 and o.id = r.value ->> 2 \
+               and o.revoked_at is not null)",
+    );
+    let rows: Vec<_> = asked
+        .iter()
+        .enumerate()
+        .filter_map(|(place, (index, recipient))| {
+            let claim = claims.get(*index)?;
+            let Recipient::Member(member) = recipient else { return None };
+            let knows_topics = i64::from(claim.knows_topics);
+            Some((place, &claim.mesh_id, member, claim.after_seq, &claim.connection, knows_topics))
+        })
+        .collect();
+    if rows.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let now = batch.now;
+    let (alive, oldest) = (now.minus(HEARTBEAT_TIMEOUT), now.minus(batch.settings.message_ttl));
+    let rows = json(&rows)?;
+    let values = [(&rows).into(), now.as_millis().into(), alive.as_millis().into(), oldest.as_millis().into()];
+    let mut behind: Vec<Behind> = batch.connection().folded(FREE, &values).await?;
+    behind.sort_unstable_by_key(|post| (post.place, post.cursor, post.seq));
+    let mut unfinished = HashSet::new();
+    for posts in behind.chunk_by(|one, next| (one.place, one.cursor) == (next.place, next.cursor)) {
+        let Some(&(request, _)) = posts.first().and_then(|post| asked.get(post.place)) else { continue };
+        let is_urgent_only = claims.get(request).is_some_and(|claim| claim.urgent_only);
+        if pass_over(batch, posts) && posts.len() >= AT_ONCE {
+            unfinished.insert(request);
+        }
+        free.extend(due(posts, is_urgent_only));
+    }
+    Ok(unfinished)
+}
+
+/// Those that the connection may be handed now, each with what lies before it.
+fn due(posts: &[Behind], is_urgent_only: bool) -> Vec<Free> {
+    let mut after = posts.first().map_or(0, |post| post.seq - 1);
+    let mut due = Vec::new();
+    for post in posts.iter().filter(|post| post.is_for_it == 1) {
+        if !is_urgent_only || post.priority == Priority::Now {
+            let delivery = DeliveryId::Post { cursor: post.cursor, seq: post.seq };
+            let span = Span { delivered: post.delivered, after };
+            due.push((post.message_seq, post.place, delivery, post.size_bytes, Some(span)));
+        }
+        after = post.seq;
+    }
+    due
+}
+
+/// Moves a cursor over what comes next and is not for its member, when nothing is outstanding; whether it did.
+fn pass_over(batch: &mut Batch, posts: &[Behind]) -> bool {
+    let is_next = |(place, post): &(i64, &Behind)| post.is_for_it == 0 && post.seq == post.delivered + 1 + place;
+    let passed = (0..).zip(posts).take_while(is_next).last();
+    let Some((_, Behind { cursor, seq, is_held: 0, .. })) = passed else { return false };
+    batch.cursors.advance(*cursor, *seq);
+    true
+}
+
+/// Finds which messages of topics a connection still holds unacknowledged.
+pub(super) async fn again(batch: &mut Batch, reclaims: &[&Reclaim], offset: usize) -> sqlx::Result<Vec<Chosen>> {
+    const HELD: Sql = folded!(
+        "cast(r.value ->> 0 as bigint), c.id, q.seq, q.message_seq, \
+         length(q.nonce) + length(q.ciphertext) + coalesce(length(q.ext), 0), c.member_id, cast(r.value ->> 3 as bigint)",
+        " left join topic_member c on c.id = cast(r.value ->> 1 as bigint) \
+          left join topic_message q on q.mesh_id = c.mesh_id and q.topic_id = c.topic_id \
+           and q.seq = cast(r.value ->> 2 as bigint) \
+          left join member o on o.id = c.member_id and o.mesh_id || '' = c.mesh_id \
+         where coalesce(c.claim_connection, '') = r.value ->> 4 and coalesce(q.seq, 0) > 0 and o.revoked_at is null"
+    );
+    let now = batch.now;
+    let rows: Vec<_> = reclaims
+        .iter()
+        .enumerate()
+        .flat_map(|(index, again)| {
+            again.rows.iter().filter_map(move |(id, lease)| {
+                let DeliveryId::Post { cursor, seq } = id else { return None };
+                Some((index + offset, *cursor, *seq, now.plus(*lease).as_millis(), &again.connection))
+            })
+        })
+        .collect();
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    type Row = (usize, i64, i64, i64, i64, MemberId, i64);
+    let found: Vec<Row> = batch.connection().folded(HELD, &[(&json(&rows)?).into()]).await?;
+    let chosen = found.into_iter().map(|(request, cursor, number, seq, size_bytes, member, until)| Chosen {
+        request,
+        delivery: DeliveryId::Post { cursor, seq: number },
+        span: None,
+        seq,
+        size_bytes,
+        recipient: Recipient::Member(member),
+        until: Timestamp::from_millis(until),
+    });
+    Ok(chosen.collect())
+}
+
+/// Claims the cursors of the chosen messages of topics, and reads those messages.
+pub(super) async fn take(batch: &mut Batch, chosen: &[Chosen], holders: &[&ConnectionId]) -> sqlx::Result<Vec<Found>> {
+    const READ: Sql = folded!(
+        "cast(r.value ->> 0 as bigint), q.id, q.sender_pubkey, s.peer_pubkey, q.sender_member_id, q.sender_name, q.priority, \
+         q.nonce, q.ciphertext, q.ext, q.client_message_id, q.request_fingerprint, q.created_at, q.topic_id, t.name, q.seq, \
+         q.body_version, q.reply_to_id, q.mentions, q.plaintext",
+        " left join topic_member c on c.id = cast(r.value ->> 1 as bigint) \
+          left join topic t on t.mesh_id = c.mesh_id and t.id = c.topic_id \
+          left join topic_message q on q.mesh_id = c.mesh_id and q.topic_id = c.topic_id \
+           and q.seq = cast(r.value ->> 2 as bigint) \
+          left join member s on s.id = q.sender_member_id and s.mesh_id || '' = q.mesh_id \
+         where coalesce(q.id, '') <> ''"
+    );
+    let mut rows = Vec::new();
+    for (index, row) in chosen.iter().enumerate() {
+        let (DeliveryId::Post { cursor, seq }, Some(holder)) = (row.delivery, holders.get(row.request)) else {
+            continue;
+        };
+        batch.cursors.claim((cursor, seq), holder, row.until);
+        rows.push((index, cursor, seq));
+    }
+    let found =
+        if rows.is_empty() { Vec::new() } else { batch.connection().folded(READ, &[(&json(&rows)?).into()]).await? };
+    batch.write_cursors().await?;
+    Ok(found)
+}
