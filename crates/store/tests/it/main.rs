@@ -33,6 +33,7 @@ mod nodes;
 mod peer_state;
 mod people;
 mod poison;
+mod posts;
 mod sessions;
 mod standing;
 mod states;
