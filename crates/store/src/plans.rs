@@ -11,6 +11,7 @@ use claudemesh_proto::audit::Checkpoint;
 use claudemesh_proto::ban::Sought;
 use claudemesh_proto::grant::Capability;
 use claudemesh_proto::hello::Group;
+use claudemesh_proto::post::Post;
 use claudemesh_proto::{
     ConnectionId, GroupSet, MemberId, MemberRole, MeshId, MessageId, Priority, PublicKey, Signature, Timestamp,
     TopicId, TopicRole, TopicSought, Visibility,
@@ -20,10 +21,10 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _};
 use crate::db::Reader;
 use crate::sql::{Sql, sql};
 use crate::{
-    Admission, Appended, Banned, Claim, Clock, DatabaseUrl, GrantsSet, HistoryPage, KeyChange, KeyChanged,
-    MemberChange, MemberChanged, NewInvite, NewMesh, NewMessage, NewTopic, Options, OwnCopy, Recipient, Reclaim,
-    Redeemed, Redemption, Regrouped, Release, SaidGroups, SessionClaim, Settle, Settled, Store, TopicKeyClaimed,
-    TopicKeyFound, TopicMade,
+    Admission, Appended, Banned, Claim, Clock, DatabaseUrl, DeliveryId, Front, GrantsSet, HistoryPage, KeyChange,
+    KeyChanged, MemberChange, MemberChanged, NewInvite, NewMesh, NewMessage, NewTopic, Options, OwnCopy, Recipient,
+    Reclaim, Redeemed, Redemption, Regrouped, Release, SaidGroups, SessionClaim, Settle, Settled, Store,
+    TopicKeyClaimed, TopicKeyFound, TopicMade,
 };
 
 thread_local! {
@@ -85,6 +86,7 @@ async fn live(store: &Store) {
     change(store, &mesh_id, &ada).await;
     write(store, &mesh_id, (&ada, ada_key), (&bob, bob_key)).await;
     talk(store, &mesh_id, (&ada, &bob)).await;
+    post(store, &mesh_id, (&ada, ada_key), &bob).await;
     remove(store, &mesh_id, &ada, bob_key).await;
     audit(store, &mesh_id).await;
     store.append(letter(&mesh_id, (&ada, ada_key), bob_key, 9)).await.await.unwrap();
@@ -186,6 +188,34 @@ async fn keep(store: &Store, (mesh_id, topic_id): (&MeshId, &TopicId), (ada, id)
     tx.commit().await.unwrap();
 }
 
+/// Writes into a topic, and reads there.
+async fn post(store: &Store, mesh_id: &MeshId, (ada, ada_key): (&MemberId, PublicKey), bob: &MemberId) {
+    let topic = store.topics(mesh_id, ada).await.unwrap().remove(0).id;
+    let mut last = None;
+    for number in 20..22 {
+        let mentions = vec!["ada".to_owned()];
+        let post = Some(Post { mentions, reply_to_id: last.as_ref().map(MessageId::to_string), ..Post::default() });
+        let target = claudemesh_proto::Target::Topic(topic.clone());
+        let message =
+            NewMessage { target, post, knows_topics: false, ..letter(mesh_id, (ada, ada_key), ada_key, number) };
+        let Appended::Posted(posted) = store.append(message).await.await.unwrap() else { panic!("not posted") };
+        last = Some(posted.message_id);
+    }
+    let connection = ConnectionId::from_random([2; 32]);
+    let mut rows = store.claim(claim(mesh_id, bob, &connection)).await.await.unwrap();
+    rows.retain(|row| row.post.is_some());
+    let held = rows.iter().map(|row| (row.delivery, Duration::from_mins(1))).collect();
+    let again = Reclaim { mesh_id: mesh_id.clone(), connection: connection.clone(), rows: held };
+    assert_eq!(store.reclaim(again).await.await.unwrap().len(), 2);
+    let DeliveryId::Post { cursor, seq } = rows[0].delivery else { panic!("not a post") };
+    let front = Front { cursor, seq, connection: connection.clone(), is_done: false };
+    let by_message = Settled::Message(rows[1].message_id.clone(), Vec::new());
+    for which in [Settled::Posts(front), by_message] {
+        store.settle(Settle { mesh_id: mesh_id.clone(), by: bob.clone(), which }).await.await.unwrap();
+    }
+    store.message_path(mesh_id, last.unwrap().as_str()).await.unwrap().unwrap();
+}
+
 /// Removes a member with waiting mail, and takes it back.
 async fn remove(store: &Store, mesh_id: &MeshId, ada: &MemberId, bob: PublicKey) {
     let target = Sought::new(&bob.to_string()).unwrap();
@@ -231,20 +261,7 @@ async fn write(
         last = Some(id);
     }
     let recipient = Recipient::Member(bob.clone());
-    let claim = Claim {
-        mesh_id: mesh_id.clone(),
-        recipients: vec![recipient.clone()],
-        connection: connection.clone(),
-        after_seq: 0,
-        urgent_only: false,
-        max_rows: 256,
-        max_bytes: 1 << 20,
-        lease: Duration::from_secs(30),
-        is_retry: false,
-        waits: false,
-        knows_topics: true,
-    };
-    let rows = store.claim(claim).await.await.unwrap();
+    let rows = store.claim(claim(mesh_id, bob, &connection)).await.await.unwrap();
     let held = rows.iter().map(|row| (row.delivery, Duration::from_mins(1))).collect();
     store
         .reclaim(Reclaim { mesh_id: mesh_id.clone(), connection: connection.clone(), rows: held })
@@ -259,6 +276,22 @@ async fn write(
         store.settle(Settle { mesh_id: mesh_id.clone(), by: bob.clone(), which }).await.await.unwrap();
     }
     store.message_path(mesh_id, last.unwrap().as_str()).await.unwrap().unwrap();
+}
+
+fn claim(mesh_id: &MeshId, of: &MemberId, connection: &ConnectionId) -> Claim {
+    Claim {
+        mesh_id: mesh_id.clone(),
+        recipients: vec![Recipient::Member(of.clone())],
+        connection: connection.clone(),
+        after_seq: 0,
+        urgent_only: false,
+        max_rows: 256,
+        max_bytes: 1 << 20,
+        lease: Duration::from_secs(30),
+        is_retry: false,
+        waits: false,
+        knows_topics: true,
+    }
 }
 
 fn noted() -> Vec<(&'static str, &'static str)> {

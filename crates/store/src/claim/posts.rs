@@ -61,13 +61,14 @@ pub(super) async fn free(
              case when q.sender_member_id <> c.member_id and q.created_at > $4 \
               and (q.body_version = 1 or cast(r.value ->> 5 as bigint) = 1) then 1 else 0 end, \
              case when coalesce(c.claim_connection, '') = r.value ->> 4 then 1 else 0 end))::text \
-             from jsonb_array_elements($1::text::jsonb) r(value) cross join lateral ( \
-               select c.* from topic_member c where c.mesh_id = r.value ->> 1 and c.member_id = r.value ->> 2) c \
-             cross join lateral (select t.* from topic t where t.mesh_id = c.mesh_id and t.id = c.topic_id) t \
-             cross join lateral ( \
+             from jsonb_array_elements($1::text::jsonb) r(value) \
+             left join topic_member c on c.mesh_id = r.value ->> 1 and c.member_id = r.value ->> 2 \
+             left join topic t on t.mesh_id = c.mesh_id and t.id = c.topic_id \
+             left join lateral ( \
                select x.* from topic_message x where x.mesh_id = c.mesh_id and x.topic_id = c.topic_id \
-               and x.seq > c.delivered_seq and x.message_seq > cast(r.value ->> 3 as bigint) order by x.seq limit 256) q \
-             where t.head_seq > c.delivered_seq and t.head_message_seq > cast(r.value ->> 3 as bigint) and t.archived_at is null \
+               and x.seq > c.delivered_seq and x.message_seq > cast(r.value ->> 3 as bigint) order by x.seq limit 256) q on true \
+             where coalesce(q.seq, 0) > 0 and coalesce(t.head_seq, 0) > coalesce(c.delivered_seq, 0) \
+             and coalesce(t.head_message_seq, 0) > cast(r.value ->> 3 as bigint) and t.archived_at is null \
              and (c.claim_until is null or c.claim_until <= $2 or c.claim_connection = r.value ->> 4 or not exists ( \
                select 1 from node n where n.incarnation = c.claim_incarnation and n.heartbeat_at > $3)) \
              and not exists (select 1 from member o where o.mesh_id || '' = r.value ->> 1 and o.id = r.value ->> 2 \
