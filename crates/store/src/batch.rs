@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use claudemesh_proto::{ConnectionId, DisplayName, MeshId, Timestamp};
+use claudemesh_proto::{ConnectionId, DisplayName, MeshId, Timestamp, TopicId};
 
 use crate::audit::Event;
 use crate::backlog::Backlog;
@@ -39,15 +39,25 @@ pub(crate) struct Settings {
     pub(crate) message_ttl: Duration,
 }
 
-/// There may be something to claim.
+/// There may be something to look at.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Ring {
-    /// The mesh.
-    pub mesh_id: MeshId,
-    /// For whom.
-    pub recipient: Recipient,
-    /// Whether rows came free that are older than what was claimed last.
-    pub from_start: bool,
+pub enum Ring {
+    /// Mail to claim.
+    Mail {
+        /// The mesh.
+        mesh_id: MeshId,
+        /// For whom.
+        recipient: Recipient,
+        /// Whether rows came free that are older than what was claimed last.
+        from_start: bool,
+    },
+    /// A new message in a topic, for whoever reads along.
+    Topic {
+        /// The mesh.
+        mesh_id: MeshId,
+        /// The topic.
+        topic_id: TopicId,
+    },
 }
 
 /// A transaction under way, with what it has learnt and decided so far.
@@ -123,7 +133,7 @@ pub(crate) async fn commit(
     let mut sorted = Sorted::of(entries);
     sorted.claims.retain(|(place, _)| !answered.contains(place));
     done.extend(batch.hand_over(&sorted).await?);
-    let Batch { tx, rings, .. } = batch;
+    let Batch { tx, rings, topics, .. } = batch;
     let is_postgres = tx.is_postgres();
     let committed = tx.commit_unsynced().await;
     // With SQLite's commit goes what is written, and the blame may be a row's.
@@ -135,8 +145,10 @@ pub(crate) async fn commit(
             *slot = outcome;
         }
     }
-    let rings = rings.into_iter().map(|((mesh_id, recipient), from_start)| Ring { mesh_id, recipient, from_start });
-    Ok(Committed { outcomes, rings: rings.collect(), unsynced })
+    let mail = |((mesh_id, recipient), from_start)| Ring::Mail { mesh_id, recipient, from_start };
+    let rings = rings.into_iter().map(mail);
+    let topics = topics.into_keys().map(|(mesh_id, topic_id)| Ring::Topic { mesh_id, topic_id });
+    Ok(Committed { outcomes, rings: rings.chain(topics).collect(), unsynced })
 }
 
 impl Batch {

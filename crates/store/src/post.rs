@@ -340,8 +340,8 @@ pub(crate) async fn write(batch: &mut Batch, accepted: &[Accepted<'_>], now: Tim
     if messages.is_empty() {
         return Ok(());
     }
-    let heads = std::mem::take(&mut batch.topics);
-    let heads: Vec<_> = heads.iter().map(|((mesh, topic), (seq, in_mesh))| (mesh, topic, seq, in_mesh)).collect();
+    let heads: Vec<_> =
+        batch.topics.iter().map(|((mesh, topic), (seq, in_mesh))| (mesh, topic, seq, in_mesh)).collect();
     let notifications: Vec<_> = accepted.iter().flat_map(Accepted::notification_rows).collect();
     let (messages, heads, notifications) = (json(&messages)?, json(&heads)?, json(&notifications)?);
     let values = [now.as_millis().into(), (&messages).into(), (&heads).into(), (&notifications).into()];

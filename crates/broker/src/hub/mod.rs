@@ -16,6 +16,7 @@ mod room;
 mod seat;
 mod seating;
 mod status;
+mod streams;
 mod turn;
 mod whereabouts;
 
@@ -42,6 +43,7 @@ use room::{Room, Seated};
 pub(crate) use seat::{Parting, Seat};
 pub(crate) use seating::{Capacity, Places};
 use status::Reported;
+pub(crate) use streams::{Stream, Streams};
 use whereabouts::{Directory, Whereabouts};
 pub(crate) use whereabouts::{Process, Report, TokenHash};
 
@@ -68,6 +70,8 @@ pub(crate) struct Hub {
     spans: Spans,
     clock: Clock,
     departures: Departures,
+    /// Who reads topics as they are written.
+    pub(crate) streams: Streams,
 }
 
 /// Whom a hook's report was about.
@@ -118,6 +122,7 @@ impl Hub {
             spans,
             clock,
             departures: Departures::default(),
+            streams: Streams::default(),
         }
     }
 
@@ -159,12 +164,17 @@ impl Hub {
         Ok(Entered { seat, is_new, reattached, predecessor, relieved })
     }
 
-    /// Wakes whoever takes the mail of each recipient.
+    /// Wakes whoever takes the mail of each recipient, and whoever reads along in each topic.
     pub(crate) fn ring(&self, rings: &[Ring]) {
         let rooms = self.rooms();
         for ring in rings {
-            if let Some(room) = rooms.get(&ring.mesh_id) {
-                room.ring(&ring.recipient, ring.from_start);
+            match ring {
+                Ring::Mail { mesh_id, recipient, from_start } => {
+                    if let Some(room) = rooms.get(mesh_id) {
+                        room.ring(recipient, *from_start);
+                    }
+                }
+                Ring::Topic { mesh_id, topic_id } => self.streams.ring(mesh_id, topic_id),
             }
         }
     }

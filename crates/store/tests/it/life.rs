@@ -22,7 +22,7 @@ async fn a_message_is_kept_claimed_and_settled(ground: &Ground) {
     let town = Town::found(&store).await;
     ground.rings();
     let id = town.tell_bob("hello").await;
-    let ring = Ring { mesh_id: town.mesh.clone(), recipient: town.bob.recipient(), from_start: false };
+    let ring = Ring::Mail { mesh_id: town.mesh.clone(), recipient: town.bob.recipient(), from_start: false };
     assert_eq!(ground.rings(), [ring]);
     let state = async || store.message_path(&town.mesh, id.as_str()).await.unwrap().unwrap().steps[0].state;
     assert_eq!(state().await, DeliveryState::Queued);
@@ -81,7 +81,7 @@ async fn a_released_row_is_free_at_once_and_rings_from_the_start(ground: &Ground
     town.release(&closing, &rows).await;
     assert_eq!(
         ground.rings(),
-        [Ring { mesh_id: town.mesh.clone(), recipient: town.bob.recipient(), from_start: true }]
+        [Ring::Mail { mesh_id: town.mesh.clone(), recipient: town.bob.recipient(), from_start: true }]
     );
     let again = town.claim(town.bob.recipient(), &next).await;
     // D7
