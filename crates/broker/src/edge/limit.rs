@@ -4,7 +4,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hash};
 use std::net::IpAddr;
 
-use claudemesh_proto::{MemberId, MeshId, PublicKey, Timestamp};
+use claudemesh_proto::{ApiKeyId, MemberId, MeshId, PublicKey, Timestamp};
 
 use crate::config::Config;
 use crate::edge::address::Hearsay;
@@ -29,6 +29,8 @@ pub(crate) struct Limits {
     /// By tokens of open connections alone.
     hooks_of_token: Buckets<TokenHash>,
     creations: Buckets<IpAddr>,
+    /// Once a minute each: what is noted of a key's use.
+    uses: Buckets<ApiKeyId>,
     hasher: RandomState,
     /// Whether addresses can be told apart.
     pub(crate) hearsay: Hearsay,
@@ -51,6 +53,7 @@ impl Limits {
             hooks_of_address: Buckets::new(rate(of_address, of_address)),
             hooks_of_token: Buckets::new(rate(config.hook_rate_limit_per_min, config.hook_rate_limit_per_min)),
             creations: Buckets::new(rate(config.creation_rate_per_min, config.creation_rate_per_min)),
+            uses: Buckets::new(rate(1, 1)),
             hasher: RandomState::new(),
             hearsay: Hearsay::default(),
             strangers: Guests::new(config.max_unauthenticated_per_address),
@@ -91,6 +94,11 @@ impl Limits {
     /// Whether an address may make or join a mesh now.
     pub(crate) fn may_create(&self, address: Option<IpAddr>, now: Timestamp) -> bool {
         address.is_none_or(|address| self.creations.take(network(address), now))
+    }
+
+    /// Whether that a key is used is to be noted now.
+    pub(crate) fn may_note_use(&self, key: &ApiKeyId, now: Timestamp) -> bool {
+        self.uses.take(key.clone(), now)
     }
 
     /// Counts a handshake that failed.
