@@ -5,7 +5,7 @@ use std::time::Duration;
 use claudemesh_proto::{ConnectionId, MemberId, MemberRole, MeshId, MessageId, Priority, PublicKey, Signature};
 use claudemesh_store::{
     Admission, Admitted, Appended, Claim, Claimed, DeliveryId, NewInvite, NewMesh, NewMessage, Recipient, Redeemed,
-    Redemption, Release, SaidGroups, SessionClaim, Settle, Settled, Store, StoreError,
+    Redemption, Release, Ring, SaidGroups, SessionClaim, Settle, Settled, Store, StoreError,
 };
 
 use crate::ground::random;
@@ -219,4 +219,8 @@ pub(crate) fn fresh_key() -> PublicKey {
 
 pub(crate) fn fresh_connection() -> ConnectionId {
     ConnectionId::from_random(random())
+}
+
+pub(crate) fn is_for(ring: &Ring, person: &Person) -> bool {
+    matches!(ring, Ring::Mail { recipient, .. } if *recipient == person.recipient())
 }
