@@ -31,6 +31,7 @@ pub(crate) struct Limits {
     creations: Buckets<IpAddr>,
     /// Once a minute each: what is noted of a key's use.
     uses: Buckets<ApiKeyId>,
+    topics: Buckets<(MeshId, MemberId)>,
     hasher: RandomState,
     /// Whether addresses can be told apart.
     pub(crate) hearsay: Hearsay,
@@ -42,7 +43,7 @@ pub(crate) struct Limits {
 
 impl Limits {
     pub(crate) fn new(config: &Config) -> Self {
-        let rate = |per_minute, burst| Rate { per_minute, burst };
+        let rate = Rate::per_minute;
         let of_address = config.hook_rate_limit_per_min.saturating_mul(PROCESSES_OF_ADDRESS);
         Self {
             sends: Buckets::new(rate(config.send_rate_per_min, config.send_burst)),
@@ -54,6 +55,7 @@ impl Limits {
             hooks_of_token: Buckets::new(rate(config.hook_rate_limit_per_min, config.hook_rate_limit_per_min)),
             creations: Buckets::new(rate(config.creation_rate_per_min, config.creation_rate_per_min)),
             uses: Buckets::new(rate(1, 1)),
+            topics: Buckets::new(Rate::per_hour(config.topic_rate_per_hour)),
             hasher: RandomState::new(),
             hearsay: Hearsay::default(),
             strangers: Guests::new(config.max_unauthenticated_per_address),
@@ -99,6 +101,16 @@ impl Limits {
     /// Whether that a key is used is to be noted now.
     pub(crate) fn may_note_use(&self, key: &ApiKeyId, now: Timestamp) -> bool {
         self.uses.take(key.clone(), now)
+    }
+
+    /// Whether the member may make one more topic now.
+    pub(crate) fn may_make_topic(&self, mesh: &MeshId, member: &MemberId, now: Timestamp) -> bool {
+        take(&self.topics, mesh, member, now)
+    }
+
+    /// No topic was made after all.
+    pub(crate) fn made_no_topic(&self, mesh: &MeshId, member: &MemberId) {
+        self.topics.give_back(&(mesh.clone(), member.clone()));
     }
 
     /// Counts a handshake that failed.
