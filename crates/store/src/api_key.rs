@@ -230,6 +230,20 @@ impl Store {
         Ok(rows.iter().map(candidate).collect::<sqlx::Result<_>>()?)
     }
 
+    /// What a key lets do now, whether or not it has expired meanwhile; `None` when it was revoked, or its member or mesh is gone (R9).
+    pub async fn api_key_access(&self, mesh_id: &MeshId, key_id: &ApiKeyId) -> Result<Option<Access>, StoreError> {
+        const ACCESS: Sql = sql!(
+            "select k.secret_hash, k.mesh_id, k.id, k.capabilities, k.topic_scopes, k.last_used_at, m.id, m.peer_pubkey, \
+             m.display_name, m.role, a.owner_member_id from api_key k \
+             join member m on m.id = k.issued_by_member_id and m.mesh_id || '' = k.mesh_id and m.revoked_at is null \
+             join mesh a on a.id = k.mesh_id and a.archived_at is null \
+             where k.mesh_id = $1 and k.id = $2 and k.revoked_at is null"
+        );
+        let mut reader = self.db().read().await?;
+        let row = reader.connection().row(ACCESS, &[mesh_id.as_str().into(), key_id.as_str().into()]).await?;
+        Ok(row.as_ref().map(candidate).transpose()?.map(|found| found.access))
+    }
+
     /// Notes that a key was used, unless that was noted within the last minute.
     pub async fn note_use_of_api_key(&self, mesh_id: &MeshId, key_id: &ApiKeyId) -> Result<(), StoreError> {
         const NOTE: Sql = sql!(

@@ -69,6 +69,7 @@ pub(crate) async fn revoke(app: &App, live: &Live, request: ApiKeyRevoke) -> Res
         None => ApiKeyRevokeResponse::NotFound,
         Some(id) => match app.store.revoke_api_key((&live.mesh_id, &live.member_id), id).await? {
             ApiKeyRevoked::Done(id) => {
+                app.hub.streams.end_of_key(&live.mesh_id, &id);
                 tracing::info!(mesh.id = %live.mesh_id, by = %live.member_id, key.id = %id, "an API key was revoked");
                 ApiKeyRevokeResponse::Revoked { id }
             }

@@ -11,6 +11,7 @@ pub(crate) mod member;
 pub(crate) mod mesh;
 pub(crate) mod message;
 pub(crate) mod notification;
+pub(crate) mod post;
 pub(crate) mod presence;
 pub(crate) mod topic;
 pub(crate) mod topic_key;

@@ -89,6 +89,7 @@ impl Hub {
 
     /// Ends everything that is here of a member who was removed; whether there was anything.
     pub(crate) fn expel(&self, mesh: &MeshId, member: &MemberId) -> bool {
+        self.streams.end_of_member(mesh, member, None);
         let mut rooms = self.rooms();
         let Some(room) = rooms.get_mut(mesh) else { return false };
         let presences = room.presences_of(member);

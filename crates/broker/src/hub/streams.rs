@@ -27,7 +27,23 @@ struct Feed {
 }
 
 /// The newest messages of a topic, read once for all who read along; oldest first, without gaps.
-pub(crate) type Recent = tokio::sync::Mutex<Vec<Arc<TopicMessage>>>;
+pub(crate) type Recent = tokio::sync::Mutex<Vec<Arc<Line>>>;
+
+/// A message as it is told, the same for everybody.
+#[derive(Debug)]
+pub(crate) struct Line {
+    pub(crate) id: String,
+    pub(crate) seq: i64,
+    pub(crate) text: String,
+}
+
+impl Line {
+    pub(crate) fn new(message: &TopicMessage) -> Self {
+        // Text keys and plain values always serialise.
+        let text = serde_json::to_string(message).unwrap_or_default();
+        Self { id: message.id.to_string(), seq: message.seq, text }
+    }
+}
 
 #[derive(Debug)]
 struct Reader {
@@ -80,9 +96,12 @@ impl Streams {
         }
     }
 
-    /// Ends the streams of a member.
-    pub(crate) fn end_of_member(&self, mesh_id: &MeshId, member_id: &MemberId) {
-        self.end(|reader| reader.mesh_id == *mesh_id && reader.member_id == *member_id);
+    /// Ends the streams of a member; those of one topic, or all.
+    pub(crate) fn end_of_member(&self, mesh_id: &MeshId, member_id: &MemberId, topic_id: Option<&TopicId>) {
+        self.end(|reader| {
+            let is_its = reader.mesh_id == *mesh_id && reader.member_id == *member_id;
+            is_its && topic_id.is_none_or(|topic| reader.topic_id == *topic)
+        });
     }
 
     /// Ends the streams that a key opened.
@@ -149,7 +168,9 @@ mod tests {
         let streams = Streams::default();
         let mesh = "mesh".parse().unwrap();
         let (ann, bob) = (open(&streams, "a", "ann", "k1"), open(&streams, "a", "bob", "k2"));
-        streams.end_of_member(&mesh, &"ann".parse().unwrap());
+        streams.end_of_member(&mesh, &"ann".parse().unwrap(), Some(&"b".parse().unwrap()));
+        assert!(!ann.over.is_cancelled());
+        streams.end_of_member(&mesh, &"ann".parse().unwrap(), None);
         assert!(ann.over.is_cancelled() && !bob.over.is_cancelled());
         streams.end_of_key(&mesh, &"k2".parse().unwrap());
         assert!(bob.over.is_cancelled());

@@ -10,7 +10,10 @@ mod input;
 pub(crate) mod invite;
 mod member;
 mod mesh;
+mod message;
+mod notification;
 mod refusal;
+mod stream;
 
 use std::sync::Arc;
 
@@ -35,7 +38,13 @@ pub(crate) fn routes(running: &Arc<Running>) -> Router<Arc<Running>> {
 
 /// Routes that need an API key: their handlers take a [`auth::Caller`].
 fn keyed() -> OpenApiRouter<Arc<Running>> {
-    OpenApiRouter::new().routes(routes!(member::members)).routes(routes!(member::peers))
+    OpenApiRouter::new()
+        .routes(routes!(member::members))
+        .routes(routes!(member::peers))
+        .routes(routes!(message::post_message))
+        .routes(routes!(stream::stream))
+        .routes(routes!(notification::notifications))
+        .routes(routes!(notification::mark_read))
 }
 
 /// Routes that need none.
