@@ -58,6 +58,8 @@ error_codes! {
     Forbidden = "forbidden",
     /// There is no such thing, or not for this caller.
     NotFound = "not_found",
+    /// There is no such topic, or not for this caller.
+    TopicNotFound = "topic_not_found",
     /// The target is missing, or one that may not be named here.
     Invalid = "invalid",
     /// The audit log cannot be read just now.

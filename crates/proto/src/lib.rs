@@ -14,6 +14,7 @@
 //! - **claim**: a connection's exclusive hold on a delivery for a while.
 //! - **invite**: an owner-signed token that makes its bearer a member.
 //! - **group**: a name that members gather under; **grant**: what a member lets a sender do to it.
+//! - **topic**: a conversation with a history; its **key** seals what is written there, and each member has a sealed **copy** of it.
 //! - **status**: whether a presence is `idle`, `working` or `dnd`; **system event**: what is told to whoever is connected.
 //! - **audit log**: the hash chain of what happened in a mesh; a **checkpoint** is the broker's signature under its head.
 //! - **ext**: a JSON object beside a ciphertext that the broker carries byte for byte and does not look into.
@@ -38,6 +39,7 @@ pub mod message;
 pub mod presence;
 pub mod text;
 pub mod time;
+pub mod topic;
 
 pub use error::ErrorCode;
 pub use frame::{Addressed, BrokerFrame, ClientFrame, ErrorFrame, Peek};
@@ -50,3 +52,4 @@ pub use message::{DeliveryState, Priority, Target};
 pub use presence::{Status, StatusSource};
 pub use text::DisplayName;
 pub use time::Timestamp;
+pub use topic::{TopicName, TopicRole, TopicSought, Visibility};

@@ -42,3 +42,9 @@ pub const MAX_BIO_CHARS: usize = 1024;
 pub const MAX_SKILLS: usize = 32;
 /// Fewest characters by which a key is named where that has consequences.
 pub const MIN_KEY_PREFIX: usize = 12;
+/// Longest description of a topic, in characters.
+pub const MAX_DESCRIPTION_CHARS: usize = 1024;
+/// Most messages of a topic in one answer.
+pub const MAX_HISTORY_PAGE: i64 = 200;
+/// Messages of a topic in one answer, when nothing else is asked for.
+pub const HISTORY_PAGE: i64 = 50;
