@@ -100,6 +100,10 @@ id!(
     TopicId
 );
 id!(
+    /// A member's copy of a topic's key.
+    TopicKeyId
+);
+id!(
     /// A notification.
     NotificationId
 );

@@ -38,6 +38,7 @@ mod mesh;
 mod mesh_heads;
 mod message;
 mod node;
+mod peer_pubkey;
 mod peer_state;
 #[cfg(test)]
 mod plans;
@@ -48,6 +49,9 @@ mod settle;
 mod sql;
 mod standing;
 mod status;
+mod topic;
+mod topic_history;
+mod topic_key;
 mod upkeep;
 mod write_batch;
 mod writer;
@@ -78,11 +82,18 @@ pub use journal::{Bell, Meters, Pending};
 pub use member::{Denied, Member, MemberChange, MemberChanged};
 pub use mesh::{MadeMesh, Mesh, NewMesh};
 pub use message::{Appended, NewMessage};
+pub use peer_pubkey::{KeyChange, KeyChanged};
 pub use peer_state::{Remembered, SaidGroups};
 pub use recipient::Recipient;
 pub use session::{Admission, Admitted, SessionClaim, Welcome, arrival};
 pub use settle::{Release, Settle, Settled};
 pub use status::{Path, Step};
+pub use topic::{Closed, NewTopic, Topic, TopicJoined, TopicMade, TopicMemberPut};
+pub use topic_history::HistoryPage;
+pub use topic_key::{
+    MAX_PENDING_SEALS, OwnCopy, PendingSeal, TopicKeyClaimed, TopicKeyCopy, TopicKeyFound, TopicKeyRejected,
+    TopicKeySealed,
+};
 
 use batch::Settings;
 use crash::crash_point;

@@ -5,7 +5,7 @@ use claudemesh_proto::{DisplayName, MemberId, MeshId, PublicKey, Slug};
 use crate::audit::{self, AuditEntry};
 use crate::error::StoreError;
 use crate::sql::{Sql, sql};
-use crate::{Store, id};
+use crate::{Store, id, topic};
 
 /// A mesh to make, with its creator as first member and admin.
 #[derive(Debug, Clone)]
@@ -76,6 +76,7 @@ impl Store {
         connection
             .execute(ADMIN, &[mesh_id.into(), member_id.into(), (&member).into(), name.into(), now.into()])
             .await?;
+        topic::make_general(&mut connection, (&made.mesh_id, &made.member_id), self.now()).await?;
         let entry = AuditEntry {
             mesh_id: &made.mesh_id,
             event: "mesh_created",

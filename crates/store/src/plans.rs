@@ -12,16 +12,18 @@ use claudemesh_proto::ban::Sought;
 use claudemesh_proto::grant::Capability;
 use claudemesh_proto::hello::Group;
 use claudemesh_proto::{
-    ConnectionId, GroupSet, MemberId, MemberRole, MeshId, Priority, PublicKey, Signature, Timestamp,
+    ConnectionId, GroupSet, MemberId, MemberRole, MeshId, MessageId, Priority, PublicKey, Signature, Timestamp,
+    TopicId, TopicRole, TopicSought, Visibility,
 };
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _};
 
 use crate::db::Reader;
-use crate::sql::Sql;
+use crate::sql::{Sql, sql};
 use crate::{
-    Admission, Appended, Banned, Claim, Clock, DatabaseUrl, GrantsSet, MemberChange, MemberChanged, NewInvite, NewMesh,
-    NewMessage, Options, Recipient, Reclaim, Redeemed, Redemption, Regrouped, Release, SaidGroups, SessionClaim,
-    Settle, Settled, Store,
+    Admission, Appended, Banned, Claim, Clock, DatabaseUrl, GrantsSet, HistoryPage, KeyChange, KeyChanged,
+    MemberChange, MemberChanged, NewInvite, NewMesh, NewMessage, NewTopic, Options, OwnCopy, Recipient, Reclaim,
+    Redeemed, Redemption, Regrouped, Release, SaidGroups, SessionClaim, Settle, Settled, Store, TopicKeyClaimed,
+    TopicKeyFound, TopicMade,
 };
 
 thread_local! {
@@ -82,6 +84,7 @@ async fn live(store: &Store) {
     }
     change(store, &mesh_id, &ada).await;
     write(store, &mesh_id, (&ada, ada_key), (&bob, bob_key)).await;
+    talk(store, &mesh_id, (&ada, &bob)).await;
     remove(store, &mesh_id, &ada, bob_key).await;
     audit(store, &mesh_id).await;
     store.append(letter(&mesh_id, (&ada, ada_key), bob_key, 9)).await.await.unwrap();
@@ -124,6 +127,61 @@ fn letter(mesh_id: &MeshId, (ada, ada_key): (&MemberId, PublicKey), to: PublicKe
         client_message_id: Some(format!("{number}")),
         request_fingerprint: None,
     }
+}
+
+/// Makes topics, passes their keys on, reads them and leaves.
+async fn talk(store: &Store, mesh_id: &MeshId, (ada, bob): (&MemberId, &MemberId)) {
+    let (of_ada, of_bob) = ((mesh_id, ada), (mesh_id, bob));
+    let key = OwnCopy { encrypted_key_pubkey: "k".into(), encrypted_key: "e".into(), nonce: "n".into() };
+    let new = NewTopic {
+        name: "plans".parse().unwrap(),
+        description: None,
+        visibility: Visibility::Public,
+        key: key.clone(),
+    };
+    let TopicMade::Made(topic) = store.create_topic(of_ada, &new).await.unwrap() else { panic!("not made") };
+    store.create_topic(of_bob, &new).await.unwrap();
+    let sought = TopicSought::by_id(topic.id.clone());
+    store.leave_topic(of_bob, &sought).await.unwrap();
+    store.join_topic(of_bob, &sought, TopicRole::Member).await.unwrap();
+    store.add_topic_member(of_ada, &sought, (bob, Some(TopicRole::Observer))).await.unwrap();
+    store.topics(mesh_id, ada).await.unwrap();
+    store.topic(of_ada, &sought).await.unwrap().unwrap();
+    store.topic_members(of_ada, &sought).await.unwrap().unwrap();
+    store.mark_topic_read(of_ada, &sought).await.unwrap().unwrap();
+    let general = TopicSought::by_name("general");
+    assert!(matches!(store.claim_topic_key(of_ada, &general, &key).await.unwrap(), TopicKeyClaimed::Done(_)));
+    assert_eq!(store.pending_seals(of_ada, &sought).await.unwrap().unwrap().1.len(), 1);
+    store.seal_topic_key(of_ada, &sought, (bob, "e", "n")).await.unwrap();
+    assert!(matches!(store.topic_key(of_bob, &sought).await.unwrap(), TopicKeyFound::Copy(..)));
+    store.reject_topic_key(of_bob, &sought).await.unwrap();
+    let id = MessageId::new(1, [1; 24]);
+    store.topic_message_seq(mesh_id, &topic.id, id.as_str()).await.unwrap();
+    keep(store, (mesh_id, &topic.id), (ada, &id)).await;
+    let page = HistoryPage { before: None, limit: 10 };
+    assert_eq!(store.topic_history(of_ada, &sought, page).await.unwrap().unwrap().1.unwrap().len(), 1);
+    assert_eq!(store.topic_messages_after(of_ada, &sought, (0, 10)).await.unwrap().unwrap().1.len(), 1);
+    store.peer_pubkey(mesh_id, bob).await.unwrap();
+    for (from, to) in [(2, 22), (22, 2)] {
+        let change =
+            KeyChange { from: PublicKey::from_bytes([from; 32]), to: PublicKey::from_bytes([to; 32]), is_proven: true };
+        assert_eq!(store.change_peer_pubkey(of_bob, &change).await.unwrap(), KeyChanged::Done { changed: true });
+    }
+}
+
+/// A message of a topic, as it is kept.
+async fn keep(store: &Store, (mesh_id, topic_id): (&MeshId, &TopicId), (ada, id): (&MemberId, &MessageId)) {
+    const MESSAGE: Sql = sql!(
+        "insert into topic_message (mesh_id, topic_id, seq, message_seq, id, sender_member_id, sender_pubkey, sender_name, \
+         priority, nonce, ciphertext, body_version, created_at) \
+         values ($1, $2, 1, 1, $3, $4, $5, 'Ada', 'next', '', 'eA==', 1, 0)"
+    );
+    let key = PublicKey::from_bytes([1; 32]).to_string();
+    let values =
+        [mesh_id.as_str().into(), topic_id.as_str().into(), id.as_str().into(), ada.as_str().into(), (&key).into()];
+    let mut tx = store.db().write().await.unwrap();
+    tx.connection().execute(MESSAGE, &values).await.unwrap();
+    tx.commit().await.unwrap();
 }
 
 /// Removes a member with waiting mail, and takes it back.

@@ -1,0 +1,557 @@
+//! Topics, and who is in them.
+//!
+//! What a member may know of a topic is decided by one query, which reads the topic, the member and whether it is in the topic: a
+//! removed member finds nothing. Messages are in `topic_history.rs`, keys in `topic_key.rs`.
+
+use claudemesh_proto::topic::{GENERAL, ListedTopic, TopicMember};
+use claudemesh_proto::{
+    DisplayName, MemberId, MemberRole, MeshId, Timestamp, TopicId, TopicName, TopicRole, TopicSought, Visibility,
+};
+use serde_json::{Value as Json, json};
+
+use crate::audit::{self, AuditEntry};
+use crate::error::StoreError;
+use crate::sql::{Connection, Row, Sql, sql};
+use crate::topic_key::{self, OwnCopy};
+use crate::{Store, id};
+
+/// A topic to make.
+#[derive(Debug, Clone)]
+pub struct NewTopic {
+    /// Its name.
+    pub name: TopicName,
+    /// What it is about.
+    pub description: Option<String>,
+    /// Whom it is open to.
+    pub visibility: Visibility,
+    /// Its key, sealed for its creator.
+    pub key: OwnCopy,
+}
+
+/// What has to be known of a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topic {
+    /// The topic.
+    pub id: TopicId,
+    /// Its name.
+    pub name: TopicName,
+    /// Whom it is open to.
+    pub visibility: Visibility,
+    /// The public key that the creator's copy of its key was sealed with; `None` when it has no key, and bodies are in clear.
+    pub encrypted_key_pubkey: Option<String>,
+    /// The number of its last message; 0 when there is none.
+    pub head_seq: i64,
+}
+
+/// Why a topic is closed to a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closed {
+    /// There is no such topic, or none that the member may know of; or the member was removed.
+    NotFound,
+    /// The member is not in it.
+    NotIn,
+}
+
+/// What became of making a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TopicMade {
+    /// It is there now, and its creator leads it.
+    Made(Topic),
+    /// It was there, and whoever asked is in it.
+    Found(Topic),
+    /// It is there, and whoever asked is not in it and cannot join by itself.
+    NotOpen,
+    /// The name is that of an archived topic.
+    Archived,
+    /// Whoever asked was removed from the mesh.
+    NoMember,
+}
+
+/// What became of joining a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TopicJoined {
+    /// The member is in it.
+    Done,
+    /// There is no such topic for the member to know of.
+    NotFound,
+    /// Who is in it is decided by its leads and by admins.
+    NotOpen,
+    /// Nobody makes itself a lead.
+    NoLead,
+}
+
+/// What became of adding a member to a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TopicMemberPut {
+    /// The member is in it as this.
+    Done(TopicRole),
+    /// There is no such topic for whoever asks to know of.
+    NotFound,
+    /// Whoever asks neither leads it nor is an admin.
+    Forbidden,
+    /// The mesh has no such member.
+    NoMember,
+}
+
+impl Store {
+    /// Makes a topic with its creator as lead, or lets the member into the public one of that name.
+    pub async fn create_topic(&self, whose: (&MeshId, &MemberId), new: &NewTopic) -> Result<TopicMade, StoreError> {
+        const MEMBER: Sql =
+            sql!("select display_name from member where mesh_id || '' = $1 and id = $2 and revoked_at is null");
+        let (mesh_id, member_id) = whose;
+        let now = self.now();
+        let mut tx = self.db().write().await?;
+        let mut connection = tx.connection();
+        audit::lock(&mut connection, mesh_id).await?;
+        if let Some(seen) = find(&mut connection, whose, ByName, new.name.as_str()).await? {
+            let made = let_in(&mut connection, whose, seen, now).await?;
+            tx.commit().await?;
+            return Ok(made);
+        }
+        let member = connection.row(MEMBER, &[mesh_id.as_str().into(), member_id.as_str().into()]).await?;
+        let Some(member) = member else { return Ok(TopicMade::NoMember) };
+        let name: DisplayName = member.parsed(0)?;
+        let topic = insert(&mut connection, whose, new, now).await?;
+        enter(&mut connection, whose, (&topic.id, TopicRole::Lead), now).await?;
+        let key = (new.key.encrypted_key.as_str(), new.key.nonce.as_str());
+        topic_key::put(&mut connection, (whose, &topic.id), member_id, key, now).await?;
+        let payload = json!({"topic": topic.name, "topicId": topic.id, "visibility": topic.visibility});
+        record(&mut connection, whose, ("topic_created", &name, payload), now).await?;
+        tx.commit().await?;
+        Ok(TopicMade::Made(topic))
+    }
+
+    /// The topics that a member may know of, by name: those it is in and the public ones, and for an admin all.
+    pub async fn topics(&self, mesh_id: &MeshId, member_id: &MemberId) -> Result<Vec<ListedTopic>, StoreError> {
+        const TOPICS: Sql = sql!(
+            "select t.id, t.name, t.description, t.visibility, t.created_at, \
+             (select count(*) from topic_member x join member y on y.id = x.member_id and y.mesh_id || '' = x.mesh_id \
+              where x.mesh_id = t.mesh_id and x.topic_id = t.id and y.revoked_at is null) \
+             from topic t left join member c on c.id = $2 and c.mesh_id || '' = t.mesh_id and c.revoked_at is null \
+             left join topic_member s on s.mesh_id = t.mesh_id and s.topic_id = t.id and s.member_id = c.id \
+             where t.mesh_id = $1 and t.archived_at is null \
+             and (c.role = 'admin' or c.role is not null and (t.visibility = 'public' or s.role is not null)) order by t.name"
+        );
+        let mut reader = self.db().read().await?;
+        let rows = reader.connection().rows(TOPICS, &[mesh_id.as_str().into(), member_id.as_str().into()]).await?;
+        let topics = rows.iter().map(|row| -> sqlx::Result<ListedTopic> {
+            Ok(ListedTopic {
+                id: row.parsed(0)?,
+                name: row.parsed(1)?,
+                description: row.maybe_text(2)?,
+                visibility: row.parsed(3)?,
+                created_at: Timestamp::from_millis(row.int(4)?),
+                member_count: row.int(5)?,
+            })
+        });
+        Ok(topics.collect::<sqlx::Result<_>>()?)
+    }
+
+    /// A topic that the member is in.
+    pub async fn topic(
+        &self,
+        whose: (&MeshId, &MemberId),
+        sought: &TopicSought,
+    ) -> Result<Result<Topic, Closed>, StoreError> {
+        let mut reader = self.db().read().await?;
+        Ok(open(&mut reader.connection(), whose, sought).await?.map(|seen| seen.topic))
+    }
+
+    /// Lets a member join a public topic. Who is in it already stays what it is.
+    pub async fn join_topic(
+        &self,
+        whose: (&MeshId, &MemberId),
+        sought: &TopicSought,
+        role: TopicRole,
+    ) -> Result<TopicJoined, StoreError> {
+        let now = self.now();
+        let mut tx = self.db().write().await?;
+        let mut connection = tx.connection();
+        audit::lock(&mut connection, whose.0).await?;
+        let Some(seen) = see(&mut connection, whose, sought).await? else { return Ok(TopicJoined::NotFound) };
+        if seen.role.is_some() {
+            return Ok(TopicJoined::Done);
+        }
+        if seen.topic.visibility != Visibility::Public {
+            return Ok(TopicJoined::NotOpen);
+        }
+        if role == TopicRole::Lead {
+            return Ok(TopicJoined::NoLead);
+        }
+        join(&mut connection, whose, &seen, role, now).await?;
+        tx.commit().await?;
+        Ok(TopicJoined::Done)
+    }
+
+    /// Lets a member leave a topic. Its copy of the key is kept. Whether there is such a topic for it to know of; leaving what one is
+    /// not in changes nothing.
+    pub async fn leave_topic(&self, whose: (&MeshId, &MemberId), sought: &TopicSought) -> Result<bool, StoreError> {
+        const LEAVE: Sql = sql!("delete from topic_member where mesh_id = $1 and topic_id = $2 and member_id = $3");
+        let now = self.now();
+        let mut tx = self.db().write().await?;
+        let mut connection = tx.connection();
+        audit::lock(&mut connection, whose.0).await?;
+        let Some(seen) = see(&mut connection, whose, sought).await? else { return Ok(false) };
+        if seen.role.is_none() {
+            return Ok(true);
+        }
+        let values = [whose.0.as_str().into(), seen.topic.id.as_str().into(), whose.1.as_str().into()];
+        connection.execute(LEAVE, &values).await?;
+        let payload = json!({"topic": seen.topic.name, "topicId": seen.topic.id});
+        record(&mut connection, whose, ("topic_member_left", &seen.name, payload), now).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// Adds a member to a topic in the name of a lead or an admin. `None` as role leaves who is in it already what it is, and makes
+    /// others members.
+    pub async fn add_topic_member(
+        &self,
+        whose: (&MeshId, &MemberId),
+        sought: &TopicSought,
+        (whom, role): (&MemberId, Option<TopicRole>),
+    ) -> Result<TopicMemberPut, StoreError> {
+        const BEFORE: Sql = sql!(
+            "select s.role from member m left join topic_member s \
+             on s.mesh_id = m.mesh_id and s.topic_id = $3 and s.member_id = m.id \
+             where m.mesh_id || '' = $1 and m.id = $2 and m.revoked_at is null"
+        );
+        const ROLE: Sql =
+            sql!("update topic_member set role = $4 where mesh_id = $1 and topic_id = $2 and member_id = $3");
+        let now = self.now();
+        let mesh_id = whose.0;
+        let mut tx = self.db().write().await?;
+        let mut connection = tx.connection();
+        audit::lock(&mut connection, mesh_id).await?;
+        let Some(seen) = see(&mut connection, whose, sought).await? else { return Ok(TopicMemberPut::NotFound) };
+        if !seen.is_admin && seen.role != Some(TopicRole::Lead) {
+            return Ok(TopicMemberPut::Forbidden);
+        }
+        let topic_id = seen.topic.id;
+        let values = [mesh_id.as_str().into(), whom.as_str().into(), topic_id.as_str().into()];
+        let Some(row) = connection.row(BEFORE, &values).await? else { return Ok(TopicMemberPut::NoMember) };
+        let before: Option<TopicRole> = row.maybe_text(0)?.map(|_| row.parsed(0)).transpose()?;
+        let after = role.or(before).unwrap_or_default();
+        if before == Some(after) {
+            return Ok(TopicMemberPut::Done(after));
+        }
+        if before.is_none() {
+            enter(&mut connection, (mesh_id, whom), (&topic_id, after), now).await?;
+        } else {
+            let [mesh, whom, topic] = values;
+            connection.execute(ROLE, &[mesh, topic, whom, after.as_str().into()]).await?;
+        }
+        let payload = json!({"topic": seen.topic.name, "topicId": topic_id, "memberId": whom, "role": after});
+        record(&mut connection, whose, ("topic_member_added", &seen.name, payload), now).await?;
+        tx.commit().await?;
+        Ok(TopicMemberPut::Done(after))
+    }
+
+    /// Who is in a topic that the member is in, by name.
+    pub async fn topic_members(
+        &self,
+        whose: (&MeshId, &MemberId),
+        sought: &TopicSought,
+    ) -> Result<Result<Vec<TopicMember>, Closed>, StoreError> {
+        const MEMBERS: Sql = sql!(
+            "select m.id, m.peer_pubkey, m.display_name, s.role, s.joined_at, s.last_read_at from topic_member s \
+             left join member m on m.id = s.member_id and m.mesh_id || '' = s.mesh_id \
+             where s.mesh_id = $1 and s.topic_id = $2 and m.revoked_at is null order by lower(m.display_name), m.id"
+        );
+        let mut reader = self.db().read().await?;
+        let mut connection = reader.connection();
+        let topic = match open(&mut connection, whose, sought).await? {
+            Ok(seen) => seen.topic,
+            Err(closed) => return Ok(Err(closed)),
+        };
+        let rows = connection.rows(MEMBERS, &[whose.0.as_str().into(), topic.id.as_str().into()]).await?;
+        let members = rows.iter().map(|row| -> sqlx::Result<TopicMember> {
+            Ok(TopicMember {
+                member_id: row.parsed(0)?,
+                pubkey: row.parsed(1)?,
+                display_name: row.parsed(2)?,
+                role: row.parsed(3)?,
+                joined_at: Timestamp::from_millis(row.int(4)?),
+                last_read_at: row.maybe_int(5)?.map(Timestamp::from_millis),
+            })
+        });
+        Ok(Ok(members.collect::<sqlx::Result<_>>()?))
+    }
+
+    /// Remembers that a member has read a topic that it is in: until when.
+    pub async fn mark_topic_read(
+        &self,
+        whose: (&MeshId, &MemberId),
+        sought: &TopicSought,
+    ) -> Result<Result<(Topic, Timestamp), Closed>, StoreError> {
+        const READ: Sql =
+            sql!("update topic_member set last_read_at = $4 where mesh_id = $1 and topic_id = $2 and member_id = $3");
+        let now = self.now();
+        let mut tx = self.db().write().await?;
+        let mut connection = tx.connection();
+        audit::lock(&mut connection, whose.0).await?;
+        let topic = match open(&mut connection, whose, sought).await? {
+            Ok(seen) => seen.topic,
+            Err(closed) => return Ok(Err(closed)),
+        };
+        let ids = [whose.0.as_str().into(), topic.id.as_str().into(), whose.1.as_str().into()];
+        let [mesh, id, member] = ids;
+        connection.execute(READ, &[mesh, id, member, now.as_millis().into()]).await?;
+        tx.commit().await?;
+        Ok(Ok((topic, now)))
+    }
+}
+
+/// A topic as a member finds it.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    pub(crate) topic: Topic,
+    /// The member's name.
+    pub(crate) name: DisplayName,
+    /// What it is in the topic, if it is in it.
+    pub(crate) role: Option<TopicRole>,
+    is_admin: bool,
+    made_it: bool,
+    is_archived: bool,
+}
+
+impl Seen {
+    /// Whether the member may know of it.
+    fn is_visible(&self) -> bool {
+        !self.is_archived && (self.is_admin || self.role.is_some() || self.topic.visibility == Visibility::Public)
+    }
+}
+
+/// By which column a topic is looked for.
+#[derive(Debug, Clone, Copy)]
+enum By {
+    Id,
+    Name,
+}
+use By::{Id as ById, Name as ByName};
+
+/// A topic and what a member is to it: mesh, id or name, member.
+macro_rules! seen {
+    ($column:literal) => {
+        seen!(@text concat!(
+            "select t.id, t.name, t.visibility, t.encrypted_key_pubkey, t.head_seq, t.created_by_member_id, t.archived_at, \
+             c.display_name, c.role, s.role from topic t \
+             left join member c on c.id = $3 and c.mesh_id || '' = t.mesh_id and c.revoked_at is null \
+             left join topic_member s on s.mesh_id = t.mesh_id and s.topic_id = t.id and s.member_id = c.id \
+             where t.mesh_id = $1 and t.",
+            $column,
+            " = $2"
+        ))
+    };
+    (@text $text:expr) => {
+        sql!(sqlite: $text, postgres: $text)
+    };
+}
+
+/// The topic that is meant, if the member may know of it.
+pub(crate) async fn see(
+    connection: &mut Connection<'_>,
+    whose: (&MeshId, &MemberId),
+    sought: &TopicSought,
+) -> sqlx::Result<Option<Seen>> {
+    let by_id = sought.id().map(|id| (ById, id.as_str()));
+    let by_name = sought.name().map(|name| (ByName, name.as_str()));
+    for (by, text) in by_id.into_iter().chain(by_name) {
+        let seen = find(connection, whose, by, text).await?;
+        if let Some(seen) = seen.filter(Seen::is_visible) {
+            return Ok(Some(seen));
+        }
+    }
+    Ok(None)
+}
+
+/// The topic that is meant, if the member is in it (R7).
+pub(crate) async fn open(
+    connection: &mut Connection<'_>,
+    whose: (&MeshId, &MemberId),
+    sought: &TopicSought,
+) -> sqlx::Result<Result<Seen, Closed>> {
+    Ok(match see(connection, whose, sought).await? {
+        None => Err(Closed::NotFound),
+        Some(seen) if seen.role.is_none() => Err(Closed::NotIn),
+        Some(seen) => Ok(seen),
+    })
+}
+
+/// A topic, whoever may know of it; `None` also when the member was removed.
+async fn find(
+    connection: &mut Connection<'_>,
+    (mesh_id, member_id): (&MeshId, &MemberId),
+    by: By,
+    text: &str,
+) -> sqlx::Result<Option<Seen>> {
+    const BY_ID: Sql = seen!("id");
+    const BY_NAME: Sql = seen!("name");
+    let sql = match by {
+        ById => BY_ID,
+        ByName => BY_NAME,
+    };
+    let row = connection.row(sql, &[mesh_id.as_str().into(), text.into(), member_id.as_str().into()]).await?;
+    let Some(row) = row else { return Ok(None) };
+    let Some(role) = row.maybe_text(8)? else { return Ok(None) };
+    Ok(Some(Seen {
+        topic: read(&row)?,
+        name: row.parsed(7)?,
+        role: row.maybe_text(9)?.map(|_| row.parsed(9)).transpose()?,
+        is_admin: role == MemberRole::Admin.as_str(),
+        made_it: row.maybe_text(5)?.as_deref() == Some(member_id.as_str()),
+        is_archived: row.maybe_int(6)?.is_some(),
+    }))
+}
+
+fn read(row: &Row) -> sqlx::Result<Topic> {
+    Ok(Topic {
+        id: row.parsed(0)?,
+        name: row.parsed(1)?,
+        visibility: row.parsed(2)?,
+        encrypted_key_pubkey: row.maybe_text(3)?,
+        head_seq: row.int(4)?,
+    })
+}
+
+/// Lets a member who asked for a topic of a name that is taken into the topic that has it.
+async fn let_in(
+    connection: &mut Connection<'_>,
+    whose: (&MeshId, &MemberId),
+    seen: Seen,
+    now: Timestamp,
+) -> sqlx::Result<TopicMade> {
+    if seen.is_archived {
+        return Ok(TopicMade::Archived);
+    }
+    if seen.role.is_none() {
+        if seen.topic.visibility != Visibility::Public {
+            return Ok(TopicMade::NotOpen);
+        }
+        let role = if seen.made_it { TopicRole::Lead } else { TopicRole::Member };
+        join(connection, whose, &seen, role, now).await?;
+    }
+    Ok(TopicMade::Found(seen.topic))
+}
+
+/// Puts a member who asked for it into a topic that it is not in.
+async fn join(
+    connection: &mut Connection<'_>,
+    whose: (&MeshId, &MemberId),
+    seen: &Seen,
+    role: TopicRole,
+    now: Timestamp,
+) -> sqlx::Result<()> {
+    enter(connection, whose, (&seen.topic.id, role), now).await?;
+    let payload = json!({"topic": seen.topic.name, "topicId": seen.topic.id, "role": role});
+    record(connection, whose, ("topic_member_joined", &seen.name, payload), now).await
+}
+
+async fn insert(
+    connection: &mut Connection<'_>,
+    (mesh_id, member_id): (&MeshId, &MemberId),
+    new: &NewTopic,
+    now: Timestamp,
+) -> Result<Topic, StoreError> {
+    const TOPIC: Sql = sql!(
+        "insert into topic (mesh_id, id, name, description, visibility, encrypted_key_pubkey, created_by_member_id, \
+         created_at) values ($1, $2, $3, nullif($4, ''), $5, $6, $7, $8)"
+    );
+    let topic = Topic {
+        id: TopicId::from_random(id::random()?),
+        name: new.name.clone(),
+        visibility: new.visibility,
+        encrypted_key_pubkey: Some(new.key.encrypted_key_pubkey.clone()),
+        head_seq: 0,
+    };
+    let values = [
+        mesh_id.as_str().into(),
+        topic.id.as_str().into(),
+        topic.name.as_str().into(),
+        new.description.as_deref().unwrap_or_default().into(),
+        topic.visibility.as_str().into(),
+        (&new.key.encrypted_key_pubkey).into(),
+        member_id.as_str().into(),
+        now.as_millis().into(),
+    ];
+    connection.execute(TOPIC, &values).await?;
+    Ok(topic)
+}
+
+/// Puts a member into a topic. What was written before is history to it.
+async fn enter(
+    connection: &mut Connection<'_>,
+    (mesh_id, member_id): (&MeshId, &MemberId),
+    (topic_id, role): (&TopicId, TopicRole),
+    now: Timestamp,
+) -> sqlx::Result<()> {
+    const ENTER: Sql = sql!(
+        "insert into topic_member (mesh_id, topic_id, member_id, role, joined_at, joined_seq, delivered_seq) \
+         select mesh_id, id, $3, $4, $5, head_seq + 1, head_seq from topic where mesh_id = $1 and id = $2"
+    );
+    let values = [
+        mesh_id.as_str().into(),
+        topic_id.as_str().into(),
+        member_id.as_str().into(),
+        role.as_str().into(),
+        now.as_millis().into(),
+    ];
+    connection.execute(ENTER, &values).await.map(drop)
+}
+
+/// Makes the topic that every mesh has. It has no key until a member makes one.
+pub(crate) async fn make_general(
+    connection: &mut Connection<'_>,
+    (mesh_id, member_id): (&MeshId, &MemberId),
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    const MAKE: Sql = sql!(
+        "insert into topic (mesh_id, id, name, description, created_by_member_id, created_at) values ($1, $2, $3, $4, $5, $6)"
+    );
+    let topic_id = TopicId::from_random(id::random()?);
+    let values = [
+        mesh_id.as_str().into(),
+        topic_id.as_str().into(),
+        GENERAL.into(),
+        "Everybody in the mesh".into(),
+        member_id.as_str().into(),
+        now.as_millis().into(),
+    ];
+    connection.execute(MAKE, &values).await?;
+    Ok(enter(connection, (mesh_id, member_id), (&topic_id, TopicRole::Lead), now).await?)
+}
+
+/// Puts a newcomer into the topic that every mesh has.
+pub(crate) async fn enter_general(
+    connection: &mut Connection<'_>,
+    (mesh_id, member_id): (&MeshId, &MemberId),
+    now: Timestamp,
+) -> sqlx::Result<()> {
+    const FIND: Sql = sql!("select id from topic where mesh_id = $1 and name = $2 and archived_at is null");
+    let Some(row) = connection.row(FIND, &[mesh_id.as_str().into(), GENERAL.into()]).await? else { return Ok(()) };
+    enter(connection, (mesh_id, member_id), (&row.parsed(0)?, TopicRole::Member), now).await
+}
+
+/// Takes everything written so far for delivered: what was written while a member was removed is not for it.
+pub(crate) async fn skip_to_the_end(
+    connection: &mut Connection<'_>,
+    (mesh_id, member_id): (&MeshId, &MemberId),
+) -> sqlx::Result<()> {
+    const SKIP: Sql = sql!(
+        "update topic_member set claim_incarnation = null, claim_connection = null, claim_until = null, delivered_seq = \
+         (select t.head_seq from topic t where t.mesh_id = topic_member.mesh_id and t.id = topic_member.topic_id) \
+         where mesh_id = $1 and member_id = $2"
+    );
+    connection.execute(SKIP, &[mesh_id.as_str().into(), member_id.as_str().into()]).await.map(drop)
+}
+
+/// Logs what a member did.
+pub(crate) async fn record(
+    connection: &mut Connection<'_>,
+    (mesh_id, member_id): (&MeshId, &MemberId),
+    (event, name, payload): (&'static str, &DisplayName, Json),
+    now: Timestamp,
+) -> sqlx::Result<()> {
+    let entry = AuditEntry { mesh_id, event, actor: Some((member_id, Some(name))), payload };
+    audit::record(connection, &entry, now).await
+}
