@@ -140,6 +140,10 @@ pub struct Config {
     #[arg(long, env = "CREATION_RATE_PER_MIN", default_value_t = 60)]
     pub creation_rate_per_min: u32,
 
+    /// Topics a member may make per hour; 0 is no limit. They stay, and everybody lists them.
+    #[arg(long, env = "TOPIC_RATE_PER_HOUR", default_value_t = 30)]
+    pub topic_rate_per_hour: u32,
+
     /// Days for which a message waits for its recipient.
     #[arg(long, env = "MESSAGE_TTL_DAYS", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=365))]
     pub message_ttl_days: u32,

@@ -17,6 +17,10 @@ use crate::limits::{MAX_CLIENT_ID_BYTES, MAX_JSON_DEPTH};
 use crate::member::{MemberListResponse, MemberUpdate, MemberUpdated};
 use crate::message::{Ack, ClientAck, MessageStatus, MessageStatusResult, Push, Send};
 use crate::presence::{PeersList, SetProfile, SetStats, SetStatus, SetSummary, SetVisible};
+use crate::topic::{
+    OfTopic, TopicAddMember, TopicCreate, TopicCreated, TopicHistory, TopicHistoryResponse, TopicJoin,
+    TopicListResponse, TopicMemberAdded, TopicMembersResponse,
+};
 
 /// A request without fields of its own.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,6 +89,22 @@ frames! {
         JoinGroup(JoinGroup) = "join_group",
         /// Leaves a group.
         LeaveGroup(LeaveGroup) = "leave_group",
+        /// Makes a topic.
+        TopicCreate(TopicCreate) = "topic_create",
+        /// Asks for the topics.
+        TopicList(Empty) = "topic_list",
+        /// Joins a topic.
+        TopicJoin(TopicJoin) = "topic_join",
+        /// Leaves a topic.
+        TopicLeave(OfTopic) = "topic_leave",
+        /// Adds a member to a topic.
+        TopicAddMember(TopicAddMember) = "topic_add_member",
+        /// Asks who is in a topic.
+        TopicMembers(OfTopic) = "topic_members",
+        /// Asks for messages of a topic.
+        TopicHistory(TopicHistory) = "topic_history",
+        /// Says that a topic was read.
+        TopicMarkRead(OfTopic) = "topic_mark_read",
         /// Sets what others may do to the caller.
         GrantSet(GrantSet) = "grant_set",
         /// Asks for what others may do to the caller.
@@ -131,6 +151,16 @@ frames! {
         MessageStatusResult(MessageStatusResult) = "message_status_result",
         /// Answers `list_peers`.
         PeersList(PeersList) = "peers_list",
+        /// Answers `topic_create`.
+        TopicCreated(TopicCreated) = "topic_created",
+        /// Answers `topic_list`.
+        TopicListResponse(TopicListResponse) = "topic_list_response",
+        /// Answers `topic_add_member`.
+        TopicMemberAdded(TopicMemberAdded) = "topic_member_added",
+        /// Answers `topic_members`.
+        TopicMembersResponse(TopicMembersResponse) = "topic_members_response",
+        /// Answers `topic_history`.
+        TopicHistoryResponse(TopicHistoryResponse) = "topic_history_response",
         /// Answers `grant_set`.
         GrantSetResponse(Grants) = "grant_set_response",
         /// Answers `grant_list`.

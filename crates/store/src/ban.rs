@@ -15,7 +15,7 @@ use crate::error::StoreError;
 use crate::recipient::Recipient;
 use crate::sql::{Connection, Sql, Value, json as rows, sql};
 use crate::upkeep::{FORGET_EMPTY, STEP};
-use crate::{Store, topic};
+use crate::{Store, topic_member};
 
 /// What became of a removal, in the order in which the checks are made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,7 +141,7 @@ impl Store {
                 continue;
             }
             connection.execute(RESTORE, &[mesh_id.as_str().into(), restored.id.as_str().into()]).await?;
-            topic::skip_to_the_end(&mut connection, (mesh_id, &restored.id)).await?;
+            topic_member::skip_to_the_end(&mut connection, (mesh_id, &restored.id)).await?;
             let payload = json!({"target": restored.display_name, "targetPubkey": restored.pubkey});
             let entry =
                 AuditEntry { mesh_id, event: "member_unbanned", actor: Some((by, display_name.as_ref())), payload };

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use crate::audit::{self, AuditEntry};
 use crate::error::StoreError;
 use crate::sql::{Connection, Sql, Value, sql};
-use crate::{Store, id, member, topic};
+use crate::{Store, id, member, topic_member};
 
 /// A signed token to register.
 #[derive(Debug, Clone)]
@@ -219,7 +219,7 @@ async fn redeem(
         let member = member.ok_or_else(|| StoreError::Unavailable("the member is being changed".into()))?;
         return Ok(Redeemed::AlreadyMember(member.parsed(0)?));
     }
-    topic::enter_general(connection, (&mesh_id, &member_id), now).await?;
+    topic_member::enter_general(connection, (&mesh_id, &member_id), now).await?;
     let entry = AuditEntry {
         mesh_id: &mesh_id,
         event: "member_joined",

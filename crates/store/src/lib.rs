@@ -52,6 +52,7 @@ mod status;
 mod topic;
 mod topic_history;
 mod topic_key;
+mod topic_member;
 mod upkeep;
 mod write_batch;
 mod writer;
@@ -88,12 +89,13 @@ pub use recipient::Recipient;
 pub use session::{Admission, Admitted, SessionClaim, Welcome, arrival};
 pub use settle::{Release, Settle, Settled};
 pub use status::{Path, Step};
-pub use topic::{Closed, NewTopic, Topic, TopicJoined, TopicMade, TopicMemberPut};
+pub use topic::{Closed, NewTopic, Topic, TopicMade};
 pub use topic_history::HistoryPage;
 pub use topic_key::{
     MAX_PENDING_SEALS, OwnCopy, PendingSeal, TopicKeyClaimed, TopicKeyCopy, TopicKeyFound, TopicKeyRejected,
     TopicKeySealed,
 };
+pub use topic_member::{TopicJoined, TopicMemberPut};
 
 use batch::Settings;
 use crash::crash_point;

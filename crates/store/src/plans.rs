@@ -141,6 +141,7 @@ async fn talk(store: &Store, mesh_id: &MeshId, (ada, bob): (&MemberId, &MemberId
     };
     let TopicMade::Made(topic) = store.create_topic(of_ada, &new).await.unwrap() else { panic!("not made") };
     store.create_topic(of_bob, &new).await.unwrap();
+    store.find_topic(of_bob, &new.name).await.unwrap().unwrap();
     let sought = TopicSought::by_id(topic.id.clone());
     store.leave_topic(of_bob, &sought).await.unwrap();
     store.join_topic(of_bob, &sought, TopicRole::Member).await.unwrap();

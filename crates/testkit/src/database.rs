@@ -83,6 +83,24 @@ impl TestDatabase {
         };
         number.unwrap_or_else(|error| panic!("{text}: {error}"))
     }
+
+    /// The text that a query answers with.
+    pub async fn text(&self, text: &str) -> String {
+        let query = AssertSqlSafe(text.to_owned());
+        let found = match self {
+            Self::Sqlite(path) => sqlx::query_scalar(query).fetch_one(&mut sqlite(path).await).await,
+            Self::Postgres { url, .. } => sqlx::query_scalar(query).fetch_one(&mut postgres(url).await).await,
+        };
+        found.unwrap_or_else(|error| panic!("{text}: {error}"))
+    }
+
+    /// Every row of every table, as text on PostgreSQL; the file is all there is on SQLite.
+    pub async fn dump(&self) -> Vec<u8> {
+        match self {
+            Self::Sqlite(path) => std::fs::read(path).unwrap(),
+            Self::Postgres { .. } => self.text("select database_to_xml(true, false, '')::text").await.into_bytes(),
+        }
+    }
 }
 
 /// The PostgreSQL that the test command started, as the address of a database in it.

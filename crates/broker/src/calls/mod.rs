@@ -10,6 +10,8 @@ pub(crate) mod member;
 pub(crate) mod mesh;
 pub(crate) mod message;
 pub(crate) mod presence;
+pub(crate) mod topic;
+pub(crate) mod topic_key;
 mod weight;
 
 use claudemesh_proto::presence::PeerRole;
@@ -54,6 +56,14 @@ pub(crate) async fn answer(
         ClientFrame::MemberUpdate(request) => member::update(app, live, request).await,
         ClientFrame::JoinGroup(request) => return group::join(app, live, request).await.map(|()| None),
         ClientFrame::LeaveGroup(request) => return group::leave(app, live, request).await.map(|()| None),
+        ClientFrame::TopicCreate(request) => topic::create(app, live, request).await,
+        ClientFrame::TopicList(_) => topic::list(app, live).await,
+        ClientFrame::TopicJoin(request) => return topic::join(app, live, &request).await.map(|()| None),
+        ClientFrame::TopicLeave(request) => return topic::leave(app, live, &request).await.map(|()| None),
+        ClientFrame::TopicAddMember(request) => topic::add_member(app, live, request).await,
+        ClientFrame::TopicMembers(request) => topic::members(app, live, request).await,
+        ClientFrame::TopicHistory(request) => topic::history(app, live, request).await,
+        ClientFrame::TopicMarkRead(request) => return topic::mark_read(app, live, &request).await.map(|()| None),
         ClientFrame::GrantSet(request) => grant::set(app, live, request).await,
         ClientFrame::GrantList(_) => grant::list(app, live).await,
         ClientFrame::MessageStatus(request) => message::status(app, live, request).await,

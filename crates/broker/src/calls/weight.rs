@@ -8,6 +8,7 @@ use claudemesh_proto::audit::AuditEntry;
 use claudemesh_proto::hello::Group;
 use claudemesh_proto::member::Member;
 use claudemesh_proto::presence::Peer;
+use claudemesh_proto::topic::ListedTopic;
 use serde::Serialize;
 
 /// Bytes of JSON up to which entries are whole.
@@ -59,6 +60,17 @@ pub(super) fn members(members: Vec<Member>) -> Vec<Member> {
     let mut weight = Weight::default();
     let shown = members.into_iter().map(|member| {
         let shown = if weight.0 < WHOLE { member } else { Member { role_tag: None, groups: Vec::new(), ..member } };
+        weight.add(&shown);
+        shown
+    });
+    shown.collect()
+}
+
+/// All of them, in their order: without their descriptions where those do not fit.
+pub(super) fn topics(topics: Vec<ListedTopic>) -> Vec<ListedTopic> {
+    let mut weight = Weight::default();
+    let shown = topics.into_iter().map(|topic| {
+        let shown = if weight.0 < WHOLE { topic } else { ListedTopic { description: None, ..topic } };
         weight.add(&shown);
         shown
     });

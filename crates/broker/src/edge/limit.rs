@@ -29,6 +29,7 @@ pub(crate) struct Limits {
     /// By tokens of open connections alone.
     hooks_of_token: Buckets<TokenHash>,
     creations: Buckets<IpAddr>,
+    topics: Buckets<(MeshId, MemberId)>,
     hasher: RandomState,
     /// Whether addresses can be told apart.
     pub(crate) hearsay: Hearsay,
@@ -40,7 +41,7 @@ pub(crate) struct Limits {
 
 impl Limits {
     pub(crate) fn new(config: &Config) -> Self {
-        let rate = |per_minute, burst| Rate { per_minute, burst };
+        let rate = Rate::per_minute;
         let of_address = config.hook_rate_limit_per_min.saturating_mul(PROCESSES_OF_ADDRESS);
         Self {
             sends: Buckets::new(rate(config.send_rate_per_min, config.send_burst)),
@@ -51,6 +52,7 @@ impl Limits {
             hooks_of_address: Buckets::new(rate(of_address, of_address)),
             hooks_of_token: Buckets::new(rate(config.hook_rate_limit_per_min, config.hook_rate_limit_per_min)),
             creations: Buckets::new(rate(config.creation_rate_per_min, config.creation_rate_per_min)),
+            topics: Buckets::new(Rate::per_hour(config.topic_rate_per_hour)),
             hasher: RandomState::new(),
             hearsay: Hearsay::default(),
             strangers: Guests::new(config.max_unauthenticated_per_address),
@@ -91,6 +93,16 @@ impl Limits {
     /// Whether an address may make or join a mesh now.
     pub(crate) fn may_create(&self, address: Option<IpAddr>, now: Timestamp) -> bool {
         address.is_none_or(|address| self.creations.take(network(address), now))
+    }
+
+    /// Whether the member may make one more topic now.
+    pub(crate) fn may_make_topic(&self, mesh: &MeshId, member: &MemberId, now: Timestamp) -> bool {
+        take(&self.topics, mesh, member, now)
+    }
+
+    /// No topic was made after all.
+    pub(crate) fn made_no_topic(&self, mesh: &MeshId, member: &MemberId) {
+        self.topics.give_back(&(mesh.clone(), member.clone()));
     }
 
     /// Counts a handshake that failed.

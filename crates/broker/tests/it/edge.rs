@@ -95,7 +95,7 @@ async fn what_this_broker_does_not_know_is_not_supported_and_never_unknown() {
     let (_, ann) = mesh.mesh("unknown").await;
     let mut wire = mesh.connect(&ann.hello()).await;
     let long = "x".repeat(1000);
-    for kind in ["teleport", "set_state", "topic_create", "hello_ack", "push", "", "\u{202E}\n", &long] {
+    for kind in ["teleport", "set_state", "vector_store", "hello_ack", "push", "", "\u{202E}\n", &long] {
         let error = wire.ask(json!({"type": kind, "id": "i"})).await;
         assert_eq!((&error["type"], &error["code"]), (&json!("error"), &json!("not_supported")), "{error}");
         let message = error["message"].as_str().unwrap();

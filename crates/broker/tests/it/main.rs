@@ -61,5 +61,7 @@ mod session_hello;
 mod session_key;
 mod status;
 mod stop;
+mod topic;
+mod topic_key;
 mod turn;
 mod weight;

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use claudemesh_proto::ClientFrame;
+use claudemesh_proto::text::base64;
 use claudemesh_testkit::{Member, Mesh, Setup, Wire, letter, merged, proof};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
@@ -21,7 +22,17 @@ const BATCH: usize = 250;
 const SEED: u64 = 0x5eed_c1a0_de5e_ed00;
 
 /// What is answered only when it is refused.
-const SILENT: [&str; 6] = ["client_ack", "set_status", "set_summary", "set_stats", "join_group", "leave_group"];
+const SILENT: [&str; 9] = [
+    "client_ack",
+    "set_status",
+    "set_summary",
+    "set_stats",
+    "join_group",
+    "leave_group",
+    "topic_join",
+    "topic_leave",
+    "topic_mark_read",
+];
 
 /// Xorshift: the same frames every time.
 struct Random(u64);
@@ -49,6 +60,7 @@ fn valid(mesh: &Mesh, cast: Cast<'_>) -> Vec<Value> {
     frames.extend(messages(cast));
     frames.extend(about_oneself(cast));
     frames.extend(about_others(mesh, cast));
+    frames.extend(about_topics(cast));
     for kind in ClientFrame::TYPES {
         assert!(frames.iter().any(|frame| frame["type"] == *kind), "{kind} is missing here");
     }
@@ -111,6 +123,23 @@ fn about_others(mesh: &Mesh, cast: Cast<'_>) -> Vec<Value> {
         json!({"type": "invite_create", "token": mesh.token("member").1, "maxUses": 3}),
         json!({"type": "invite_list"}),
         json!({"type": "invite_revoke", "id": "0".repeat(32)}),
+    ]
+}
+
+fn about_topics(cast: Cast<'_>) -> Vec<Value> {
+    let sender = [1; 32];
+    let key = [sender.as_slice(), &[2; 48]].concat();
+    vec![
+        json!({"type": "topic_create", "name": "topic", "description": "a", "visibility": "public"}),
+        json!({"type": "topic_create", "name": "sealed", "visibility": "private", "encryptedKey": base64(&key),
+               "encryptedKeyPubkey": "01".repeat(32), "nonce": base64(&[3; 24])}),
+        json!({"type": "topic_list"}),
+        json!({"type": "topic_join", "topic": "general", "role": "observer"}),
+        json!({"type": "topic_leave", "topic": "general"}),
+        json!({"type": "topic_add_member", "topic": "general", "memberId": cast.sink.id, "role": "member"}),
+        json!({"type": "topic_members", "topic": "general"}),
+        json!({"type": "topic_history", "topic": "general", "limit": 5, "beforeId": "0".repeat(32)}),
+        json!({"type": "topic_mark_read", "topic": "general"}),
     ]
 }
 
@@ -336,6 +365,7 @@ fn look_at(answer: &Value, open: &mut Open) {
         ("send", answer) => answer == "ack",
         ("set_visible" | "set_profile", "ack") | (_, "error") => true,
         ("list_peers", answer) => answer == "peers_list",
+        ("topic_add_member", answer) => answer == "topic_member_added",
         ("ban" | "unban" | "kick" | "disconnect", answer) => answer == format!("{kind}_ack"),
         (kind, answer) => {
             answer.starts_with(kind.trim_end_matches("_create").trim_end_matches("_query").trim_end_matches('e'))
@@ -376,7 +406,10 @@ async fn exchange(mut from: Wire, mut to: Wire, (key, turns): (String, Arc<Semap
 async fn a_hundred_thousand_malformed_frames_disturb_nobody() {
     let count = proof::size("T15", FRAMES);
     // What the limit on requests refuses would never be looked at.
-    let mesh = Setup::sqlite().with(|config| config.request_rate_per_min = 0).start().await;
+    let no_limits = |config: &mut claudemesh_broker::Config| {
+        (config.request_rate_per_min, config.topic_rate_per_hour) = (0, 0);
+    };
+    let mesh = Setup::sqlite().with(no_limits).start().await;
     let (one, ann, bob) = mesh.pair().await;
     let sink = mesh.join(&one, &ann, "Sink").await;
     let outcast = mesh.join(&one, &ann, "Outcast").await;
