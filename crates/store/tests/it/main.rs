@@ -38,4 +38,6 @@ mod sessions;
 mod standing;
 mod states;
 mod sweep;
+mod topic_keys;
+mod topics;
 mod world;
