@@ -26,6 +26,8 @@ error_codes! {
     Malformed = "malformed",
     /// A field is missing, of the wrong type, or out of range; the message names it.
     InvalidArgument = "invalid_argument",
+    /// What is asked for is incomplete or cannot be; of requests whose refusal is so called in the existing protocol.
+    InvalidArgs = "invalid_args",
     /// The message type is unknown to this broker.
     NotSupported = "not_supported",
     /// Something was asked before `hello`.

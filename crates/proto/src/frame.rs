@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::api_key::{ApiKeyCreate, ApiKeyCreated, ApiKeyListResponse, ApiKeyRevoke, ApiKeyRevokeResponse};
 use crate::audit::{AuditQuery, AuditResult, AuditVerifyResult};
 use crate::ban::{BanAck, BanTarget, ListBansResult, SendAway, SentAway, UnbanAck};
 use crate::error::ErrorCode;
@@ -133,6 +134,12 @@ frames! {
         InviteList(Empty) = "invite_list",
         /// Takes an invite back.
         InviteRevoke(InviteRevoke) = "invite_revoke",
+        /// Makes a key to the REST interface.
+        ApiKeyCreate(ApiKeyCreate) = "apikey_create",
+        /// Asks for the keys.
+        ApiKeyList(Empty) = "apikey_list",
+        /// Ends a key.
+        ApiKeyRevoke(ApiKeyRevoke) = "apikey_revoke",
     }
 }
 
@@ -189,6 +196,12 @@ frames! {
         InviteListResponse(InviteListResponse) = "invite_list_response",
         /// Answers `invite_revoke`.
         InviteRevokeResponse(InviteRevokeResponse) = "invite_revoke_response",
+        /// Answers `apikey_create`.
+        ApiKeyCreated(Box<ApiKeyCreated>) = "apikey_created",
+        /// Answers `apikey_list`.
+        ApiKeyListResponse(ApiKeyListResponse) = "apikey_list_response",
+        /// Answers `apikey_revoke`.
+        ApiKeyRevokeResponse(ApiKeyRevokeResponse) = "apikey_revoke_response",
     }
 }
 

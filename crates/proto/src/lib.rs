@@ -16,10 +16,12 @@
 //! - **group**: a name that members gather under; **grant**: what a member lets a sender do to it.
 //! - **topic**: a conversation with a history; its **key** seals what is written there, and each member has a sealed **copy** of it.
 //! - **status**: whether a presence is `idle`, `working` or `dnd`; **system event**: what is told to whoever is connected.
+//! - **API key**: a secret by which a program uses the REST interface in a member's name.
 //! - **audit log**: the hash chain of what happened in a mesh; a **checkpoint** is the broker's signature under its head.
 //! - **ext**: a JSON object beside a ciphertext that the broker carries byte for byte and does not look into.
 #![warn(missing_docs)]
 
+pub mod api_key;
 pub mod audit;
 pub mod ban;
 pub mod canonical;

@@ -48,3 +48,5 @@ pub const MAX_DESCRIPTION_CHARS: usize = 1024;
 pub const MAX_HISTORY_PAGE: i64 = 200;
 /// Messages of a topic in one answer, when nothing else is asked for.
 pub const HISTORY_PAGE: i64 = 50;
+/// Most topics that an API key is limited to.
+pub const MAX_SCOPES: usize = 64;

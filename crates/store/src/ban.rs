@@ -220,7 +220,8 @@ const REMOVED: Sql = sql!(
      where mesh_id = $1 and revoked_at is not null and (display_name = $2 or peer_pubkey like $3)"
 );
 
-async fn authority(
+/// What the member may do; without a name when it was removed.
+pub(crate) async fn authority(
     connection: &mut Connection<'_>,
     mesh_id: &MeshId,
     member_id: &MemberId,

@@ -9,6 +9,7 @@
 #![warn(missing_docs)]
 
 mod answer;
+mod api_key;
 mod audience;
 mod audit;
 mod audit_query;
@@ -64,6 +65,9 @@ use claudemesh_proto::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use api_key::{
+    Access, ApiKeyMade, ApiKeyRevoked, Candidate, MAX_API_KEYS, MAX_API_KEYS_PER_HOUR, NOTED_EVERY, NewApiKey,
+};
 pub use audit::Event;
 pub use audit_verify::{Broken, Mark, Verified};
 pub use backlog::{MAX_MESH_QUEUED_BYTES, MAX_MESH_QUEUED_ROWS, MAX_QUEUED_BYTES, MAX_QUEUED_ROWS};

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use claudemesh_proto::api_key::ApiKeyCreate;
 use claudemesh_proto::audit::Checkpoint;
 use claudemesh_proto::ban::Sought;
 use claudemesh_proto::grant::Capability;
@@ -20,10 +21,10 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _};
 use crate::db::Reader;
 use crate::sql::{Sql, sql};
 use crate::{
-    Admission, Appended, Banned, Claim, Clock, DatabaseUrl, GrantsSet, HistoryPage, KeyChange, KeyChanged,
-    MemberChange, MemberChanged, NewInvite, NewMesh, NewMessage, NewTopic, Options, OwnCopy, Recipient, Reclaim,
-    Redeemed, Redemption, Regrouped, Release, SaidGroups, SessionClaim, Settle, Settled, Store, TopicKeyClaimed,
-    TopicKeyFound, TopicMade,
+    Admission, ApiKeyMade, ApiKeyRevoked, Appended, Banned, Claim, Clock, DatabaseUrl, GrantsSet, HistoryPage,
+    KeyChange, KeyChanged, MemberChange, MemberChanged, NewApiKey, NewInvite, NewMesh, NewMessage, NewTopic, Options,
+    OwnCopy, Recipient, Reclaim, Redeemed, Redemption, Regrouped, Release, SaidGroups, SessionClaim, Settle, Settled,
+    Store, TopicKeyClaimed, TopicKeyFound, TopicMade,
 };
 
 thread_local! {
@@ -88,6 +89,7 @@ async fn live(store: &Store) {
     remove(store, &mesh_id, &ada, bob_key).await;
     audit(store, &mesh_id).await;
     store.append(letter(&mesh_id, (&ada, ada_key), bob_key, 9)).await.await.unwrap();
+    api_key(store, &mesh_id, (&ada, &bob)).await;
     store.refresh_sessions(&[(mesh_id.clone(), session)]).await.unwrap();
     store.members(&mesh_id).await.unwrap();
     store.role(&mesh_id, &ada).await.unwrap();
@@ -257,6 +259,27 @@ async fn write(
         store.settle(Settle { mesh_id: mesh_id.clone(), by: bob.clone(), which }).await.await.unwrap();
     }
     store.message_path(mesh_id, last.unwrap().as_str()).await.unwrap().unwrap();
+}
+
+/// Makes, uses and ends keys to the REST interface.
+async fn api_key(store: &Store, mesh_id: &MeshId, (ada, bob): (&MemberId, &MemberId)) {
+    let asked = ApiKeyCreate { label: "ci".into(), capabilities: vec!["read".into()], ..ApiKeyCreate::default() };
+    let new = NewApiKey {
+        mesh_id: mesh_id.clone(),
+        issued_by: bob.clone(),
+        wanted: asked.read(Timestamp::from_millis(0)).unwrap(),
+        prefix: "cm_AAAAAAAA".into(),
+        hash: "hash".into(),
+    };
+    let ApiKeyMade::Done(key) = store.create_api_key(&new).await.unwrap() else { panic!("not made") };
+    store.note_use_of_api_key(mesh_id, &key.id).await.unwrap();
+    assert_eq!(store.api_keys_like("cm_AAAAAAAA").await.unwrap().len(), 1);
+    assert_eq!(store.members_by_key(mesh_id, Duration::from_mins(5)).await.unwrap().len(), 1);
+    for member in [ada, bob] {
+        assert_eq!(store.api_keys(mesh_id, member).await.unwrap().len(), 1);
+    }
+    let revoked = store.revoke_api_key((mesh_id, ada), key.id.as_str()).await.unwrap();
+    assert_eq!(revoked, ApiKeyRevoked::Done(key.id));
 }
 
 fn noted() -> Vec<(&'static str, &'static str)> {

@@ -1,5 +1,6 @@
 //! Answers to what clients ask, a file per capability. The match below lists every request that there is.
 
+pub(crate) mod api_key;
 pub(crate) mod audit;
 pub(crate) mod ban;
 pub(crate) mod grant;
@@ -77,6 +78,9 @@ pub(crate) async fn answer(
         ClientFrame::InviteCreate(request) => invite::create(app, live, request).await,
         ClientFrame::InviteList(_) => invite::list(app, live).await,
         ClientFrame::InviteRevoke(request) => invite::revoke(app, live, request).await,
+        ClientFrame::ApiKeyCreate(request) => api_key::create(app, live, request).await,
+        ClientFrame::ApiKeyList(_) => api_key::list(app, live).await,
+        ClientFrame::ApiKeyRevoke(request) => api_key::revoke(app, live, request).await,
         ClientFrame::Hello(_) | ClientFrame::SessionHello(_) => {
             Err(Fault::invalid("this connection has said hello already"))
         }

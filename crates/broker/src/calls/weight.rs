@@ -4,6 +4,7 @@
 use std::io;
 use std::sync::Arc;
 
+use claudemesh_proto::api_key::ApiKey;
 use claudemesh_proto::audit::AuditEntry;
 use claudemesh_proto::hello::Group;
 use claudemesh_proto::member::Member;
@@ -78,7 +79,16 @@ pub(super) fn topics(topics: Vec<ListedTopic>) -> Vec<ListedTopic> {
 }
 
 /// The first ones, as many as fit; at least one.
-pub(super) fn entries(mut entries: Vec<AuditEntry>) -> Vec<AuditEntry> {
+pub(super) fn entries(entries: Vec<AuditEntry>) -> Vec<AuditEntry> {
+    first(entries)
+}
+
+/// The newest, as many as fit.
+pub(super) fn api_keys(keys: Vec<ApiKey>) -> Vec<ApiKey> {
+    first(keys)
+}
+
+fn first<T: Serialize>(mut entries: Vec<T>) -> Vec<T> {
     let mut weight = Weight::default();
     let fits = entries.iter().take_while(|entry| {
         weight.add(entry);

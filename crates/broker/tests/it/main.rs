@@ -29,6 +29,7 @@ macro_rules! on_both {
     };
 }
 
+mod api_key;
 mod audience;
 mod audit;
 mod backpressure;

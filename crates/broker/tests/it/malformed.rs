@@ -123,6 +123,12 @@ fn about_others(mesh: &Mesh, cast: Cast<'_>) -> Vec<Value> {
         json!({"type": "invite_create", "token": mesh.token("member").1, "maxUses": 3}),
         json!({"type": "invite_list"}),
         json!({"type": "invite_revoke", "id": "0".repeat(32)}),
+        json!({
+            "type": "apikey_create", "label": "a", "capabilities": ["read", "send"], "topicScopes": ["general"],
+            "expiresAt": "2099-01-01T00:00:00.000Z",
+        }),
+        json!({"type": "apikey_list"}),
+        json!({"type": "apikey_revoke", "id": "0".repeat(32)}),
     ]
 }
 

@@ -73,6 +73,7 @@ async fn logs_hold_no_body_nonce_token_place_or_whole_key() {
     let (_, token) = mesh_of_ann.token("member");
     sender.ask(json!({"type": "invite_create", "token": token})).await;
     sender.ask(json!({"type": "invite_create", "token": format!("{token}x")})).await;
+    let (_, api_key) = crate::api_key::key(&mut sender, json!({})).await;
     mesh.refusal(&merged(ann.hello(), json!({"signature": "00"}))).await;
     let hook_token = sender.greeting["hookToken"].as_str().unwrap().to_owned();
     let hook = Request::post("/hook/set-status", &json!({"cwd": "/canary/working/directory", "status": "working"}));
@@ -89,6 +90,7 @@ async fn logs_hold_no_body_nonce_token_place_or_whole_key() {
         &token,
         &setup_token,
         &hook_token,
+        &api_key,
         "/canary",
         "canary-host",
         "canary name",
@@ -101,9 +103,10 @@ async fn logs_hold_no_body_nonce_token_place_or_whole_key() {
         assert!(!holds(&log, secret), "{secret} is in the logs");
         assert!(!metrics.contains(secret), "{secret} is in the metrics");
     }
-    // An invite is kept as its hash.
+    // Invites and API keys are kept as hashes.
     for (path, bytes) in files(mesh.data_dir()) {
         assert!(!holds(&bytes, &token), "an invite's token is in {path}");
+        assert!(!holds(&bytes, &api_key), "an API key is in {path}");
     }
 }
 

@@ -122,6 +122,8 @@ create table api_key (
 );
 create index api_key_prefix on api_key (secret_prefix);
 create index api_key_issuer on api_key (mesh_id, issued_by_member_id, created_at);
+create index api_key_age on api_key (mesh_id, created_at);
+create index api_key_used on api_key (mesh_id, last_used_at);
 
 -- Every mesh has the topic `general`, and every member is in it.
 insert into topic (mesh_id, id, name, description, created_by_member_id, created_at)
