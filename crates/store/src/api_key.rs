@@ -249,16 +249,27 @@ impl Store {
         Ok(())
     }
 
-    /// The members who used a valid key within this time until now, but for those who hide.
-    pub async fn members_by_key(&self, mesh_id: &MeshId, within: Duration) -> Result<BTreeSet<MemberId>, StoreError> {
+    /// The members who used a valid key within this time until now, but for those who hide from the viewer.
+    pub async fn members_by_key(
+        &self,
+        mesh_id: &MeshId,
+        within: Duration,
+        viewer: &MemberId,
+    ) -> Result<BTreeSet<MemberId>, StoreError> {
         const USED: Sql = sql!(
             "select k.issued_by_member_id from api_key k \
              left join peer_state p on p.mesh_id = k.mesh_id and p.member_id = k.issued_by_member_id \
              where k.mesh_id = $1 and k.last_used_at >= $2 and k.revoked_at is null \
-             and (k.expires_at is null or k.expires_at > $3) and coalesce(p.visible, 1) = 1"
+             and (k.expires_at is null or k.expires_at > $3) \
+             and (coalesce(p.visible, 1) = 1 or k.issued_by_member_id = $4)"
         );
         let now = self.now();
-        let values = [mesh_id.as_str().into(), now.minus(within).as_millis().into(), now.as_millis().into()];
+        let values: [Value<'_>; 4] = [
+            mesh_id.as_str().into(),
+            now.minus(within).as_millis().into(),
+            now.as_millis().into(),
+            viewer.as_str().into(),
+        ];
         let mut reader = self.db().read().await?;
         let rows = reader.connection().rows(USED, &values).await?;
         Ok(rows.iter().map(|row| row.parsed(0)).collect::<sqlx::Result<_>>()?)

@@ -274,7 +274,7 @@ async fn api_key(store: &Store, mesh_id: &MeshId, (ada, bob): (&MemberId, &Membe
     let ApiKeyMade::Done(key) = store.create_api_key(&new).await.unwrap() else { panic!("not made") };
     store.note_use_of_api_key(mesh_id, &key.id).await.unwrap();
     assert_eq!(store.api_keys_like("cm_AAAAAAAA").await.unwrap().len(), 1);
-    assert_eq!(store.members_by_key(mesh_id, Duration::from_mins(5)).await.unwrap().len(), 1);
+    assert_eq!(store.members_by_key(mesh_id, Duration::from_mins(5), ada).await.unwrap().len(), 1);
     for member in [ada, bob] {
         assert_eq!(store.api_keys(mesh_id, member).await.unwrap().len(), 1);
     }

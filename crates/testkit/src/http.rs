@@ -48,6 +48,16 @@ impl Request {
         Self { head, body }
     }
 
+    /// Any method, with a body of JSON or none.
+    pub fn of(method: &str, path: &str, body: Option<&Value>) -> Self {
+        let Self { head, body } = match body {
+            Some(body) => Self::post(path, body),
+            None => Self::get(path),
+        };
+        let rest = head.split_once(' ').map_or("", |(_, rest)| rest);
+        Self { head: format!("{method} {rest}"), body }
+    }
+
     /// With one more header.
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {

@@ -1,11 +1,11 @@
-//! Keys to the REST interface: made, listed and ended over the WebSocket.
+//! Keys to the REST interface: made, listed and ended over the WebSocket, and looked up on every request that brings one.
 
-use claudemesh_keys::ApiKeySecret;
+use claudemesh_keys::{ApiKeySecret, api_key_prefix, secret_matches};
 use claudemesh_proto::api_key::{
     ApiKeyCreate, ApiKeyCreated, ApiKeyListResponse, ApiKeyRevoke, ApiKeyRevokeResponse, ShownSecret,
 };
 use claudemesh_proto::{BrokerFrame, ErrorCode};
-use claudemesh_store::{ApiKeyMade, ApiKeyRevoked, MAX_API_KEYS, MAX_API_KEYS_PER_HOUR, NewApiKey};
+use claudemesh_store::{Access, ApiKeyMade, ApiKeyRevoked, MAX_API_KEYS, MAX_API_KEYS_PER_HOUR, NewApiKey, StoreError};
 
 use crate::app::App;
 use crate::calls::{Live, weight};
@@ -84,3 +84,19 @@ fn named(id: &str) -> Option<&str> {
     let fits = id.len() <= 64 && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
     fits.then_some(id)
 }
+
+/// What whoever brings this secret may do now; `None` when it is no valid key's (R9).
+pub(crate) async fn find(app: &App, secret: &str) -> Result<Option<Access>, StoreError> {
+    // Of another shape it is none, which needs no question to the store.
+    let Some(prefix) = api_key_prefix(secret).filter(|_| is_shaped(secret)) else { return Ok(None) };
+    let candidates = app.store.api_keys_like(prefix).await?;
+    Ok(candidates.into_iter().find(|candidate| secret_matches(secret, &candidate.hash)).map(|found| found.access))
+}
+
+fn is_shaped(secret: &str) -> bool {
+    let is_base64url = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    secret.len() == SECRET_CHARS && secret.bytes().all(is_base64url)
+}
+
+/// `cm_` and 32 bytes in unpadded base64url.
+const SECRET_CHARS: usize = 46;

@@ -1,22 +1,74 @@
 //! Who is here, and what they say of themselves.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use claudemesh_proto::hello::Group;
 use claudemesh_proto::limits::{MAX_AVATAR_CHARS, MAX_BIO_CHARS, MAX_NAME_CHARS, MAX_SKILLS, MAX_SUMMARY_CHARS};
 use claudemesh_proto::message::Ack;
 use claudemesh_proto::presence::{
-    PeersList, Profile, SetProfile, SetStats, SetStatus, SetSummary, SetVisible, Stats, StatusSource,
+    Peer, PeersList, Profile, SetProfile, SetStats, SetStatus, SetSummary, SetVisible, Stats, StatusSource,
 };
 use claudemesh_proto::text::{many_lines, one_line};
-use claudemesh_proto::{BrokerFrame, Status};
+use claudemesh_proto::{BrokerFrame, DisplayName, MemberId, MeshId, PublicKey, Status};
+use claudemesh_store::StoreError;
 
 use crate::app::App;
 use crate::calls::{Live, weight};
 use crate::fault::Fault;
 
+/// Whoever used a key within this time counts as being here.
+const USED_LATELY: Duration = Duration::from_mins(5);
+
 /// Every presence of the caller's mesh that the caller may see, its own included.
 pub(crate) fn list(app: &App, live: &Live) -> BrokerFrame {
     BrokerFrame::PeersList(PeersList { peers: weight::peers(app.hub.peers(&live.mesh_id, &live.member_id)) })
+}
+
+/// Whoever is here, as the REST interface shows it.
+#[derive(Debug)]
+pub(crate) struct Here {
+    pub(crate) pubkey: PublicKey,
+    pub(crate) display_name: DisplayName,
+    pub(crate) status: Status,
+    pub(crate) summary: Option<String>,
+    pub(crate) groups: Vec<Group>,
+    /// Over the WebSocket; else by a key.
+    pub(crate) is_connected: bool,
+}
+
+/// The newest presence that the viewer may see of each member, by the members' keys.
+pub(crate) fn newest(app: &App, mesh: &MeshId, viewer: &MemberId) -> BTreeMap<PublicKey, Arc<Peer>> {
+    let mut peers = app.hub.peers(mesh, viewer);
+    peers.sort_by_key(|peer| peer.connected_at);
+    peers.into_iter().map(|peer| (peer.member_pubkey, peer)).collect()
+}
+
+/// One of each member that is here, over the WebSocket or by a key that was used within five minutes.
+pub(crate) async fn here(app: &App, mesh: &MeshId, viewer: &MemberId) -> Result<Vec<Here>, StoreError> {
+    let by_key = app.store.members_by_key(mesh, USED_LATELY, viewer).await?;
+    let members = app.store.members(mesh).await?;
+    let connected = weight::peers(newest(app, mesh, viewer).into_values().collect());
+    let mut connected: BTreeMap<PublicKey, Peer> =
+        connected.into_iter().map(|peer| (peer.member_pubkey, peer)).collect();
+    let here = members.into_iter().filter_map(|member| {
+        let (pubkey, display_name) = (member.pubkey, member.display_name);
+        match connected.remove(&pubkey) {
+            Some(Peer { status, summary, groups, .. }) => {
+                Some(Here { pubkey, display_name, status, summary, groups, is_connected: true })
+            }
+            None => by_key.contains(&member.id).then(|| Here {
+                pubkey,
+                display_name,
+                status: Status::Idle,
+                summary: None,
+                groups: Vec::new(),
+                is_connected: false,
+            }),
+        }
+    });
+    Ok(here.collect())
 }
 
 /// How busy the caller is: somebody's word, unless it says that it was inferred from a transcript.

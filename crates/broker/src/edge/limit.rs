@@ -4,7 +4,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hash};
 use std::net::IpAddr;
 
-use claudemesh_proto::{MemberId, MeshId, PublicKey, Timestamp};
+use claudemesh_proto::{ApiKeyId, MemberId, MeshId, PublicKey, Timestamp};
 
 use crate::config::Config;
 use crate::edge::address::Hearsay;
@@ -30,6 +30,8 @@ pub(crate) struct Limits {
     hooks_of_token: Buckets<TokenHash>,
     creations: Buckets<IpAddr>,
     topics: Buckets<(MeshId, MemberId)>,
+    /// Once a minute each: what is noted of a key's use.
+    uses: Buckets<ApiKeyId>,
     hasher: RandomState,
     /// Whether addresses can be told apart.
     pub(crate) hearsay: Hearsay,
@@ -53,6 +55,7 @@ impl Limits {
             hooks_of_token: Buckets::new(rate(config.hook_rate_limit_per_min, config.hook_rate_limit_per_min)),
             creations: Buckets::new(rate(config.creation_rate_per_min, config.creation_rate_per_min)),
             topics: Buckets::new(Rate::per_hour(config.topic_rate_per_hour)),
+            uses: Buckets::new(rate(1, 1)),
             hasher: RandomState::new(),
             hearsay: Hearsay::default(),
             strangers: Guests::new(config.max_unauthenticated_per_address),
@@ -103,6 +106,11 @@ impl Limits {
     /// No topic was made after all.
     pub(crate) fn made_no_topic(&self, mesh: &MeshId, member: &MemberId) {
         self.topics.give_back(&(mesh.clone(), member.clone()));
+    }
+
+    /// Whether that a key is used is to be noted now.
+    pub(crate) fn may_note_use(&self, key: &ApiKeyId, now: Timestamp) -> bool {
+        self.uses.take(key.clone(), now)
     }
 
     /// Counts a handshake that failed.

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::ConnectInfo;
 use axum::extract::connect_info::Connected;
+use axum::extract::{ConnectInfo, Request};
 use axum::http::{HeaderName, HeaderValue, header};
-use axum::middleware::map_response;
+use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use axum::routing::{get, post};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -52,28 +52,33 @@ impl Connected<SocketAddr> for RemoteAddress {
 /// Every route; the table of contents of what can be asked over HTTP.
 fn routes(running: Arc<Running>) -> Router {
     Router::new()
+        .merge(rest::routes(&running))
         .route("/ws", get(upgrade::upgrade))
-        .route("/join", post(rest::join))
-        .route("/v1/meshes", post(rest::create_mesh))
+        .route("/join", post(rest::invite::join))
         .route("/hook/set-status", post(hook::set_status))
-        .route("/join/{token}", get(rest::invite_page))
+        .route("/join/{token}", get(rest::invite::invite_page))
         .route("/health", get(health::health))
         .route("/health/ready", get(health::ready))
         .route("/metrics", get(health::metrics))
         .route("/", get(rest::front_page))
         .fallback(rest::not_found)
-        .layer(map_response(harden))
+        .layer(from_fn(harden))
         .with_state(running)
 }
 
-/// What every answer says to a browser: run nothing, send nothing on, guess nothing.
-async fn harden(mut response: Response) -> Response {
+/// What every answer says to a browser: run nothing, send nothing on, guess nothing; and keep nothing of what needs a key.
+async fn harden(request: Request, next: Next) -> Response {
     const HEADERS: [(HeaderName, HeaderValue); 3] = [
         (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_SECURITY_POLICY)),
         (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
         (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
     ];
+    let is_private = ["/v1/", "/api/v1/"].iter().any(|start| request.uri().path().starts_with(start));
+    let mut response = next.run(request).await;
     response.headers_mut().extend(HEADERS);
+    if is_private {
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
     response
 }
 

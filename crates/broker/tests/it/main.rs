@@ -55,6 +55,7 @@ mod member;
 mod mesh;
 mod outage;
 mod presence;
+mod rest;
 mod restore;
 mod secrets;
 mod send;

@@ -1,0 +1,85 @@
+//! Who asks. A handler that takes a [`Caller`] cannot be reached without a valid key (R5), and nothing of the key is remembered
+//! between requests: whether it is one is asked each time (R9).
+#![expect(dead_code, reason = "the routes of topics come next")]
+
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+use claudemesh_proto::api_key::Capability;
+use claudemesh_proto::{MemberId, MeshId};
+use claudemesh_store::{Access, NOTED_EVERY};
+
+use crate::calls;
+use crate::edge::rest::refusal::Refusal;
+use crate::edge::server::Running;
+
+/// The member in whose name something is asked, and what the key allows.
+#[derive(Debug)]
+pub(crate) struct Caller(Access);
+
+impl Caller {
+    pub(crate) fn mesh_id(&self) -> &MeshId {
+        &self.0.mesh_id
+    }
+
+    /// The member that issued the key.
+    pub(crate) fn member_id(&self) -> &MemberId {
+        &self.0.member_id
+    }
+
+    /// Whether the key has a capability; `admin` is all of them.
+    pub(crate) fn may(&self, capability: Capability) -> Result<(), Refusal> {
+        let has = |capability| self.0.capabilities.contains(&capability);
+        let may = has(capability) || has(Capability::Admin);
+        may.then_some(()).ok_or_else(|| Refusal::capability_missing(capability.as_str()))
+    }
+
+    /// Whether the key is for a topic, by its name.
+    pub(crate) fn sees(&self, topic: &str) -> bool {
+        self.0.topic_scopes.as_ref().is_none_or(|scopes| scopes.contains(topic))
+    }
+
+    /// Whether the key has a capability in a topic.
+    pub(crate) fn may_in(&self, topic: &str, capability: Capability) -> Result<(), Refusal> {
+        self.may(capability)?;
+        self.sees(topic).then_some(()).ok_or_else(Refusal::out_of_scope)
+    }
+}
+
+impl FromRequestParts<Arc<Running>> for Caller {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, running: &Arc<Running>) -> Result<Self, Refusal> {
+        let secret = bearer(&parts.headers).ok_or_else(Refusal::key_missing)?;
+        let access = calls::api_key::find(&running.app, secret).await?.ok_or_else(Refusal::key_invalid)?;
+        if !running.app.limits.may_ask(&access.mesh_id, &access.member_id, running.app.clock.now()) {
+            let config = &running.app.settings.config;
+            let (rate, burst) = (config.request_rate_per_min, config.request_burst);
+            return Err(Refusal::rate_limited(format!("max {rate} requests/min (burst {burst}), slow down")));
+        }
+        note_use(running, &access);
+        Ok(Self(access))
+    }
+}
+
+/// Notes once a minute that the key is used. The request does not wait for it, and does not fail with it.
+fn note_use(running: &Arc<Running>, access: &Access) {
+    let now = running.app.clock.now();
+    let is_noted = access.last_used_at.is_some_and(|at| at > now.minus(NOTED_EVERY));
+    if is_noted || !running.app.limits.may_note_use(&access.key_id, now) {
+        return;
+    }
+    let (app, mesh_id, key_id) = (Arc::clone(&running.app), access.mesh_id.clone(), access.key_id.clone());
+    running.tasks.spawn(async move {
+        if let Err(error) = app.store.note_use_of_api_key(&mesh_id, &key_id).await {
+            tracing::warn!(error = %error, "that a key was used could not be noted");
+        }
+    });
+}
+
+/// What stands after `Bearer `, in this case alone. A key in a query is not looked for: addresses end up in logs.
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
+}

@@ -1,0 +1,70 @@
+//! HTTP routes: read what is asked, ask `calls`, write the answer.
+//!
+//! Those under `/v1` are also under `/api/v1`, where clients of the existing protocol look for them, and are described by
+//! `/openapi.json`, which is made of the handlers: a route is added to [`keyed`] or [`open`] and is described with that, and the test
+//! of who may what fails until it has a row for it.
+
+mod auth;
+mod describe;
+mod input;
+pub(crate) mod invite;
+mod member;
+mod mesh;
+mod refusal;
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::StatusCode;
+use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse, Response};
+use axum::{Json, Router};
+use serde_json::json;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::edge::server::{HEAD_TIMEOUT, Running};
+
+/// Everything under `/v1` and `/api/v1`, and the pages that describe it.
+pub(crate) fn routes(running: &Arc<Running>) -> Router<Arc<Running>> {
+    let keyed = keyed().layer(from_fn_with_state(Arc::clone(running), refusal::finish));
+    let (v1, mut description) = OpenApiRouter::new().merge(keyed).merge(open()).split_for_parts();
+    describe::complete(&mut description);
+    Router::new().nest("/v1", v1.clone()).nest("/api/v1", v1).merge(describe::pages(&description))
+}
+
+/// Routes that need an API key: their handlers take a [`auth::Caller`].
+fn keyed() -> OpenApiRouter<Arc<Running>> {
+    OpenApiRouter::new().routes(routes!(member::members)).routes(routes!(member::peers))
+}
+
+/// Routes that need none.
+fn open() -> OpenApiRouter<Arc<Running>> {
+    OpenApiRouter::new().routes(routes!(mesh::create_mesh))
+}
+
+/// `GET /`.
+pub(crate) async fn front_page() -> &'static str {
+    "This is a claudemesh broker. Its health is at /health, its metrics are at /metrics.\n"
+}
+
+pub(crate) async fn not_found() -> Response {
+    (StatusCode::NOT_FOUND, "not found").into_response()
+}
+
+/// A page of another site must not act in the name of whoever looks at it.
+pub(crate) fn foreign_origin() -> Response {
+    (StatusCode::FORBIDDEN, Json(json!({"ok": false, "error": "this origin may not do this (BROKER_ALLOWED_ORIGINS)"})))
+        .into_response()
+}
+
+/// The whole body, within the limit of size and in a time that a slow line needs and a stalled one does not get.
+pub(crate) async fn body(running: &Running, body: Body) -> Result<bytes::Bytes, Response> {
+    let refused = |status, error| (status, Json(json!({"ok": false, "error": error}))).into_response();
+    let limit = running.app.settings.config.max_message_bytes;
+    match tokio::time::timeout(HEAD_TIMEOUT, axum::body::to_bytes(body, limit)).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(_)) => Err(refused(StatusCode::PAYLOAD_TOO_LARGE, "payload too large")),
+        Err(_) => Err(refused(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")),
+    }
+}
