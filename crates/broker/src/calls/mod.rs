@@ -10,6 +10,7 @@ pub(crate) mod kick;
 pub(crate) mod member;
 pub(crate) mod mesh;
 pub(crate) mod message;
+pub(crate) mod peer_pubkey;
 pub(crate) mod presence;
 pub(crate) mod topic;
 pub(crate) mod topic_key;

@@ -10,7 +10,11 @@ mod input;
 pub(crate) mod invite;
 mod member;
 mod mesh;
+mod peer_pubkey;
 mod refusal;
+mod topic;
+mod topic_key;
+mod topic_seal;
 
 use std::sync::Arc;
 
@@ -35,7 +39,18 @@ pub(crate) fn routes(running: &Arc<Running>) -> Router<Arc<Running>> {
 
 /// Routes that need an API key: their handlers take a [`auth::Caller`].
 fn keyed() -> OpenApiRouter<Arc<Running>> {
-    OpenApiRouter::new().routes(routes!(member::members)).routes(routes!(member::peers))
+    OpenApiRouter::new()
+        .routes(routes!(member::members))
+        .routes(routes!(member::peers))
+        .routes(routes!(topic::list))
+        .routes(routes!(topic::read))
+        .routes(routes!(topic::messages))
+        .routes(routes!(topic_key::own_copy))
+        .routes(routes!(topic_key::reject))
+        .routes(routes!(topic_key::claim))
+        .routes(routes!(topic_seal::pending))
+        .routes(routes!(topic_seal::seal))
+        .routes(routes!(peer_pubkey::change))
 }
 
 /// Routes that need none.
