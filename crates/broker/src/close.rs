@@ -14,6 +14,8 @@ impl Close {
     pub(crate) const DISCONNECTED: Self = Self { code: 1000, reason: "disconnected" };
     /// The same, because nothing was heard on it.
     pub(crate) const DISCONNECTED_STALE: Self = Self { code: 1000, reason: "disconnected_stale" };
+    /// The member has another key now; its client may come back with that one.
+    pub(crate) const KEY_CHANGED: Self = Self { code: 1000, reason: "key_changed" };
     /// The broker stops.
     pub(crate) const SHUTTING_DOWN: Self = Self { code: 1001, reason: "shutting down" };
     /// Bytes that are no WebSocket.

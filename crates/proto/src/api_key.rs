@@ -9,6 +9,7 @@ use crate::id::{ApiKeyId, MemberId};
 use crate::limits::{MAX_NAME_CHARS, MAX_SCOPES};
 use crate::text::one_line;
 use crate::time::Timestamp;
+use crate::topic::TopicName;
 
 /// What a key lets do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -78,7 +79,7 @@ pub struct Wanted {
     /// At least one.
     pub capabilities: BTreeSet<Capability>,
     /// Names of topics; none for all.
-    pub topic_scopes: Option<BTreeSet<String>>,
+    pub topic_scopes: Option<BTreeSet<TopicName>>,
     /// Until when.
     pub expires_at: Option<Timestamp>,
 }
@@ -99,7 +100,7 @@ pub enum BadApiKey {
     #[error("topicScopes must be 64 topics at most")]
     Scopes,
     /// A scope cannot be the name of a topic.
-    #[error("topicScopes must be names of topics without #, each of 1-64 characters")]
+    #[error("topicScopes must be names of topics without #, each 1-64 of a-z, 0-9, _ and -")]
     Scope,
     /// The end is no time.
     #[error("expiresAt must be an ISO-8601 UTC time such as 2026-01-02T03:04:05.678Z")]
@@ -126,7 +127,7 @@ impl ApiKeyCreate {
         if self.topic_scopes.as_ref().is_some_and(|scopes| scopes.len() > MAX_SCOPES) {
             return Err(BadApiKey::Scopes);
         }
-        let scope = |text: String| is_topic_name(&text).then_some(text).ok_or(BadApiKey::Scope);
+        let scope = |text: String| text.parse().map_err(|_| BadApiKey::Scope);
         let topic_scopes = self.topic_scopes.map(|scopes| scopes.into_iter().map(scope).collect::<Result<_, _>>());
         let expires_at: Option<Timestamp> =
             self.expires_at.map(|text| text.parse()).transpose().map_err(|_| BadApiKey::Expiry)?;
@@ -135,12 +136,6 @@ impl ApiKeyCreate {
         }
         Ok(Wanted { label, capabilities, topic_scopes: topic_scopes.transpose()?, expires_at })
     }
-}
-
-/// Whether a topic could be called so. A `#` belongs to the target of a message and not to the name.
-fn is_topic_name(text: &str) -> bool {
-    let is_short = (1..=MAX_NAME_CHARS).contains(&text.chars().count());
-    is_short && !text.starts_with('#') && one_line(text) == text
 }
 
 /// A secret on its way to its owner, in the one answer that shows it.
@@ -168,7 +163,7 @@ pub struct ApiKeyCreated {
     /// What it lets do.
     pub capabilities: BTreeSet<Capability>,
     /// Names of topics; null for all.
-    pub topic_scopes: Option<BTreeSet<String>>,
+    pub topic_scopes: Option<BTreeSet<TopicName>>,
     /// Since when.
     pub created_at: Timestamp,
 }
@@ -193,7 +188,7 @@ pub struct ApiKey {
     /// What it was made for.
     pub capabilities: BTreeSet<Capability>,
     /// Names of topics; null for all.
-    pub topic_scopes: Option<BTreeSet<String>>,
+    pub topic_scopes: Option<BTreeSet<TopicName>>,
     /// Since when.
     pub created_at: Timestamp,
     /// When it was last used, to within a minute.
@@ -249,6 +244,8 @@ mod tests {
         assert_eq!(wanted.capabilities, [Capability::Read, Capability::Send].into());
         let none = ApiKeyCreate { topic_scopes: Some(vec![]), ..asked() };
         assert_eq!(none.read(NOW).unwrap().topic_scopes, Some(BTreeSet::new()));
+        let some = ApiKeyCreate { topic_scopes: Some(vec!["General".into()]), ..asked() };
+        assert_eq!(some.read(NOW).unwrap().topic_scopes, Some(["general".parse().unwrap()].into()));
         let later = ApiKeyCreate { expires_at: Some("2026-09-21T14:13:20.001Z".into()), ..asked() };
         assert_eq!(later.read(NOW).unwrap().expires_at, Some(Timestamp::from_millis(NOW.as_millis() + 1)));
     }
@@ -265,7 +262,7 @@ mod tests {
         let fly = ApiKeyCreate { capabilities: vec!["fly".into()], ..asked() };
         assert_eq!(fly.read(NOW).unwrap_err().to_string(), "capabilities must be send, read, state_write or admin");
         assert_eq!(scopes(vec!["a".into(); 65]), Err(BadApiKey::Scopes));
-        for scope in ["", "#general", " a", "a\u{202E}", &"x".repeat(65)] {
+        for scope in ["", "#general", " a", "a\u{202E}", "a b", &"x".repeat(65)] {
             assert_eq!(scopes(vec![scope.into()]), Err(BadApiKey::Scope), "{scope}");
         }
         for text in ["soon", "2026-09-21", "1790000000000"] {

@@ -63,6 +63,17 @@ pub fn mesh_create(
         .finish()
 }
 
+/// The bytes that a member's change of its key is signed over, by the key that it had and by the one that it is to have.
+pub fn peer_pubkey(mesh_id: &str, member_id: &str, (from, to): (&PublicKey, &PublicKey), timestamp_ms: i64) -> Vec<u8> {
+    SigningBytes::new("peer-pubkey")
+        .field(mesh_id)
+        .field(member_id)
+        .field(from.as_bytes())
+        .field(to.as_bytes())
+        .field(timestamp_ms.to_string())
+        .finish()
+}
+
 /// Builder of `"claudemesh/<purpose>/v1" ‖ 0x00 ‖ (u32be(length) ‖ bytes)*`, the one encoding for everything newly signed.
 #[derive(Debug)]
 pub struct SigningBytes(Vec<u8>);

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use claudemesh_proto::api_key::{ApiKey, Capability, Wanted};
-use claudemesh_proto::{ApiKeyId, DisplayName, MemberId, MemberRole, MeshId, PublicKey, Timestamp};
+use claudemesh_proto::{ApiKeyId, DisplayName, MemberId, MemberRole, MeshId, PublicKey, Timestamp, TopicName};
 use serde_json::json;
 
 use crate::audit::{self, AuditEntry};
@@ -92,7 +92,7 @@ pub struct Access {
     /// Without `admin` when the member is none.
     pub capabilities: BTreeSet<Capability>,
     /// Names of topics; none for all.
-    pub topic_scopes: Option<BTreeSet<String>>,
+    pub topic_scopes: Option<BTreeSet<TopicName>>,
     /// When it was last used, to within a minute.
     pub last_used_at: Option<Timestamp>,
 }

@@ -58,6 +58,7 @@ mod topic;
 mod topic_history;
 mod topic_key;
 mod topic_member;
+mod unread;
 mod upkeep;
 mod write_batch;
 mod writer;
@@ -106,6 +107,7 @@ pub use topic_key::{
     TopicKeySealed,
 };
 pub use topic_member::{TopicJoined, TopicMemberPut};
+pub use unread::MAX_UNREAD;
 
 use batch::Settings;
 use crash::crash_point;

@@ -92,6 +92,8 @@ async fn live(store: &Store) {
     audit(store, &mesh_id).await;
     store.append(letter(&mesh_id, (&ada, ada_key), bob_key, 9)).await.await.unwrap();
     api_key(store, &mesh_id, (&ada, &bob)).await;
+    assert!(!store.unread(&mesh_id, &ada).await.unwrap().is_empty());
+    assert_eq!(store.pubkeys_of(&mesh_id, [&ada, &bob]).await.unwrap().len(), 2);
     store.refresh_sessions(&[(mesh_id.clone(), session)]).await.unwrap();
     store.members(&mesh_id).await.unwrap();
     store.role(&mesh_id, &ada).await.unwrap();

@@ -27,7 +27,7 @@ pub(crate) enum NotPosted {
     TooOften,
     TooLarge,
     Invalid(Invalid),
-    NoTopic,
+    Shut(Closed),
     /// It is a plaintext, and the topic has a key.
     Encrypted,
     /// Its client's id was used for another message.
@@ -43,8 +43,8 @@ impl From<StoreError> for NotPosted {
     }
 }
 
-/// Posts a message into the topic of this name.
-pub(crate) async fn post(app: &App, access: &Access, topic: &str, send: Send) -> Result<Kept, NotPosted> {
+/// Posts a message into a topic.
+pub(crate) async fn post(app: &App, access: &Access, topic: &TopicSought, send: Send) -> Result<Kept, NotPosted> {
     let refused = |why, refusal| {
         app.metrics.refused(why);
         refusal
@@ -55,10 +55,10 @@ pub(crate) async fn post(app: &App, access: &Access, topic: &str, send: Send) ->
     if send.size_bytes() > app.settings.config.max_message_bytes {
         return Err(refused(Refused::TooLarge, NotPosted::TooLarge));
     }
-    let found = app.store.topic((&access.mesh_id, &access.member_id), &TopicSought::by_name(topic)).await?;
+    let found = app.store.topic((&access.mesh_id, &access.member_id), topic).await?;
     let topic = match found {
         Ok(topic) => topic,
-        Err(Closed::NotFound | Closed::NotIn) => return Err(refused(Refused::Forbidden, NotPosted::NoTopic)),
+        Err(closed) => return Err(refused(Refused::Forbidden, NotPosted::Shut(closed))),
     };
     let outgoing = send.check(Target::Topic(topic.id.clone()));
     let outgoing = outgoing.map_err(|why| refused(Refused::Invalid, NotPosted::Invalid(why)))?;
@@ -107,7 +107,7 @@ fn kept(
         Appended::Reused => NotPosted::Reused,
         Appended::SenderRevoked => NotPosted::Removed,
         // The others are of messages for people.
-        _ => NotPosted::NoTopic,
+        _ => NotPosted::Shut(Closed::NotFound),
     };
     app.metrics.refused(Refused::Forbidden);
     Err(why)

@@ -98,11 +98,6 @@ impl Limits {
         address.is_none_or(|address| self.creations.take(network(address), now))
     }
 
-    /// Whether that a key is used is to be noted now.
-    pub(crate) fn may_note_use(&self, key: &ApiKeyId, now: Timestamp) -> bool {
-        self.uses.take(key.clone(), now)
-    }
-
     /// Whether the member may make one more topic now.
     pub(crate) fn may_make_topic(&self, mesh: &MeshId, member: &MemberId, now: Timestamp) -> bool {
         take(&self.topics, mesh, member, now)
@@ -111,6 +106,11 @@ impl Limits {
     /// No topic was made after all.
     pub(crate) fn made_no_topic(&self, mesh: &MeshId, member: &MemberId) {
         self.topics.give_back(&(mesh.clone(), member.clone()));
+    }
+
+    /// Whether that a key is used is to be noted now.
+    pub(crate) fn may_note_use(&self, key: &ApiKeyId, now: Timestamp) -> bool {
+        self.uses.take(key.clone(), now)
     }
 
     /// Counts a handshake that failed.

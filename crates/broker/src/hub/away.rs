@@ -89,11 +89,16 @@ impl Hub {
 
     /// Ends everything that is here of a member who was removed; whether there was anything.
     pub(crate) fn expel(&self, mesh: &MeshId, member: &MemberId) -> bool {
+        self.end_all_of(mesh, member, Close::BANNED)
+    }
+
+    /// Ends everything that is here of a member; whether there was anything.
+    pub(crate) fn end_all_of(&self, mesh: &MeshId, member: &MemberId, close: Close) -> bool {
         self.streams.end_of_member(mesh, member, None);
         let mut rooms = self.rooms();
         let Some(room) = rooms.get_mut(mesh) else { return false };
         let presences = room.presences_of(member);
-        let expelled = room.expel(&presences, Close::BANNED, self.clock.now());
+        let expelled = room.expel(&presences, close, self.clock.now());
         if room.is_empty() {
             rooms.remove(mesh);
         }

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use claudemesh_proto::topic::TopicMessage;
 use claudemesh_proto::{ApiKeyId, MemberId, MeshId, TopicId};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -35,14 +34,6 @@ pub(crate) struct Line {
     pub(crate) id: String,
     pub(crate) seq: i64,
     pub(crate) text: String,
-}
-
-impl Line {
-    pub(crate) fn new(message: &TopicMessage) -> Self {
-        // Text keys and plain values always serialise.
-        let text = serde_json::to_string(message).unwrap_or_default();
-        Self { id: message.id.to_string(), seq: message.seq, text }
-    }
 }
 
 #[derive(Debug)]

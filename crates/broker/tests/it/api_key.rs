@@ -54,7 +54,7 @@ async fn a_key_is_made_shown_once_listed_and_revoked(setup: Setup) {
     let mut wire = mesh.connect(&ann.hello()).await;
     let until = mesh.clock.now().plus(Duration::from_mins(5)).to_string();
     let asked = json!({
-        "label": " ci\u{202E} ", "capabilities": ["send", "read", "read"], "topicScopes": ["general"], "expiresAt": until,
+        "label": " ci\u{202E} ", "capabilities": ["send", "read", "read"], "topicScopes": ["General"], "expiresAt": until,
     });
     let created = create(&mut wire, asked).await;
     let (id, secret) = (created["id"].as_str().unwrap(), created["secret"].as_str().unwrap());
@@ -196,7 +196,7 @@ async fn what_cannot_be_a_key_is_refused_and_nothing_is_stored() {
     let (_, ann) = mesh.mesh("refused").await;
     let mut wire = mesh.connect(&ann.hello()).await;
     let incomplete = "label and at least one capability required";
-    let scope = "topicScopes must be names of topics without #, each of 1-64 characters";
+    let scope = "topicScopes must be names of topics without #, each 1-64 of a-z, 0-9, _ and -";
     let expiry = "expiresAt must be an ISO-8601 UTC time such as 2026-01-02T03:04:05.678Z";
     let now = mesh.clock.now().to_string();
     for (fields, words) in [

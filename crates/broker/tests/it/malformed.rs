@@ -149,23 +149,6 @@ fn about_topics(cast: Cast<'_>) -> Vec<Value> {
     ]
 }
 
-fn about_topics(cast: Cast<'_>) -> Vec<Value> {
-    let sender = [1; 32];
-    let key = [sender.as_slice(), &[2; 48]].concat();
-    vec![
-        json!({"type": "topic_create", "name": "topic", "description": "a", "visibility": "public"}),
-        json!({"type": "topic_create", "name": "sealed", "visibility": "private", "encryptedKey": base64(&key),
-               "encryptedKeyPubkey": "01".repeat(32), "nonce": base64(&[3; 24])}),
-        json!({"type": "topic_list"}),
-        json!({"type": "topic_join", "topic": "general", "role": "observer"}),
-        json!({"type": "topic_leave", "topic": "general"}),
-        json!({"type": "topic_add_member", "topic": "general", "memberId": cast.sink.id, "role": "member"}),
-        json!({"type": "topic_members", "topic": "general"}),
-        json!({"type": "topic_history", "topic": "general", "limit": 5, "beforeId": "0".repeat(32)}),
-        json!({"type": "topic_mark_read", "topic": "general"}),
-    ]
-}
-
 /// Something that belongs nowhere.
 fn junk(random: &mut Random) -> Value {
     // Made of the parts themselves: `json!` would copy them at each level.

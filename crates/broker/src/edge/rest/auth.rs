@@ -1,6 +1,5 @@
 //! Who asks. A handler that takes a [`Caller`] cannot be reached without a valid key (R5), and nothing of the key is remembered
 //! between requests: whether it is one is asked each time (R9).
-#![allow(dead_code, reason = "the routes of topics come next")]
 
 use std::sync::Arc;
 
@@ -8,7 +7,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use claudemesh_proto::api_key::Capability;
-use claudemesh_proto::{MemberId, MeshId};
+use claudemesh_proto::{MemberId, MeshId, TopicName, TopicSought};
 use claudemesh_store::{Access, NOTED_EVERY};
 
 use crate::calls;
@@ -34,22 +33,31 @@ impl Caller {
         &self.0.member_id
     }
 
-    /// Whether the key has a capability; `admin` is all of them.
-    pub(crate) fn may(&self, capability: Capability) -> Result<(), Refusal> {
-        let has = |capability| self.0.capabilities.contains(&capability);
-        let may = has(capability) || has(Capability::Admin);
-        may.then_some(()).ok_or_else(|| Refusal::capability_missing(capability.as_str()))
+    /// Mesh and member, as the store is asked.
+    pub(crate) fn whose(&self) -> (&MeshId, &MemberId) {
+        (&self.0.mesh_id, &self.0.member_id)
     }
 
-    /// Whether the key is for a topic, by its name.
-    pub(crate) fn sees(&self, topic: &str) -> bool {
+    /// Whether the key has one of these capabilities; `admin` is all of them.
+    pub(crate) fn may(&self, needed: &[Capability]) -> Result<(), Refusal> {
+        let mut has = self.0.capabilities.iter();
+        if has.any(|has| needed.contains(has) || *has == Capability::Admin) {
+            return Ok(());
+        }
+        let needed: Vec<_> = needed.iter().map(|capability| capability.as_str()).collect();
+        Err(Refusal::capability_missing(&needed.join(" or ")))
+    }
+
+    /// Whether the key is for a topic.
+    pub(crate) fn sees(&self, topic: &TopicName) -> bool {
         self.0.topic_scopes.as_ref().is_none_or(|scopes| scopes.contains(topic))
     }
 
-    /// Whether the key has a capability in a topic.
-    pub(crate) fn may_in(&self, topic: &str, capability: Capability) -> Result<(), Refusal> {
-        self.may(capability)?;
-        self.sees(topic).then_some(()).ok_or_else(Refusal::out_of_scope)
+    /// The topic that is named, if the key has one of these capabilities and is for that topic. What is no name is no topic's.
+    pub(crate) fn topic(&self, name: &str, needed: &[Capability]) -> Result<TopicSought, Refusal> {
+        self.may(needed)?;
+        let is_in_scope = name.parse().map_or(self.0.topic_scopes.is_none(), |name: TopicName| self.sees(&name));
+        if is_in_scope { Ok(TopicSought::by_name(name)) } else { Err(Refusal::out_of_scope()) }
     }
 }
 

@@ -102,7 +102,9 @@ fn add_operation(page: &mut String, (method, path): (&str, &str), operation: &Va
 /// A link to the shape of a body.
 fn shape(body: &Value) -> Option<String> {
     let content = body.get("content")?.as_object()?.values().next()?;
-    let name = content.pointer("/schema/$ref")?.as_str()?.rsplit('/').next()?;
+    let schema = content.get("schema")?;
+    let schema = schema.pointer("/oneOf/0").unwrap_or(schema);
+    let name = schema.get("$ref")?.as_str()?.rsplit('/').next()?;
     Some(format!("<a href=\"#{0}\">{0}</a>", escaped(name)))
 }
 

@@ -1,5 +1,4 @@
 //! What a request says, read into types; what cannot be read is a refusal that names it.
-#![allow(dead_code, reason = "the routes of topics come next")]
 
 use std::sync::Arc;
 

@@ -57,7 +57,7 @@ struct Member {
     responses((status = 200, description = "Everybody but the removed", body = Members), Keyed)
 )]
 pub(crate) async fn members(State(running): State<Arc<Running>>, caller: Caller) -> Result<Json<Members>, Refusal> {
-    caller.may(Capability::Read)?;
+    caller.may(&[Capability::Read])?;
     let app = &running.app;
     let present = calls::presence::newest(app, caller.mesh_id(), caller.member_id());
     let members = app.store.members(caller.mesh_id()).await?.into_iter().map(|member| {
@@ -115,7 +115,7 @@ struct Peer {
     responses((status = 200, description = "One of each member", body = Peers), Keyed)
 )]
 pub(crate) async fn peers(State(running): State<Arc<Running>>, caller: Caller) -> Result<Json<Peers>, Refusal> {
-    caller.may(Capability::Read)?;
+    caller.may(&[Capability::Read])?;
     let here = calls::presence::here(&running.app, caller.mesh_id(), caller.member_id()).await?;
     let peers = here.into_iter().map(|here| Peer {
         pubkey: here.pubkey,

@@ -17,7 +17,8 @@ use utoipa::ToSchema;
 use crate::calls::post::{self, NotPosted};
 use crate::edge::rest::auth::Caller;
 use crate::edge::rest::input::Body;
-use crate::edge::rest::refusal::{Bodied, Keyed, Refusal, Refused, own};
+use crate::edge::rest::refusal::{Bodied, Keyed, Refusal, Refused};
+use crate::edge::rest::topic;
 use crate::edge::server::Running;
 
 /// A message for a topic.
@@ -97,7 +98,7 @@ pub(crate) async fn post_message(
     caller: Caller,
     Body(new): Body<NewPost>,
 ) -> Result<Json<Posted>, Refusal> {
-    caller.may_in(&new.topic, Capability::Send)?;
+    let sought = caller.topic(&new.topic, &[Capability::Send])?;
     let send = Send {
         priority: new.priority,
         nonce: new.nonce,
@@ -109,7 +110,7 @@ pub(crate) async fn post_message(
         reply_to_id: new.reply_to_id,
         ..Send::default()
     };
-    let kept = post::post(&running.app, caller.access(), &new.topic, send).await;
+    let kept = post::post(&running.app, caller.access(), &sought, send).await;
     let kept = kept.map_err(|why| refused(why, &new.topic))?;
     Ok(Json(Posted {
         history_id: kept.message_id.clone(),
@@ -124,16 +125,16 @@ pub(crate) async fn post_message(
     }))
 }
 
-fn refused(why: NotPosted, topic: &str) -> Refusal {
+fn refused(why: NotPosted, name: &str) -> Refusal {
     match why {
         NotPosted::TooOften => Refusal::rate_limited("too many messages, slow down"),
         NotPosted::TooLarge => {
             Refusal::Common(StatusCode::PAYLOAD_TOO_LARGE, "error.too_large", "payload too large".into())
         }
         NotPosted::Invalid(why) => Refusal::invalid(format!("{} {}", why.field, why.why)),
-        NotPosted::NoTopic => Refusal::Own(StatusCode::NOT_FOUND, json!({"error": "topic_not_found", "topic": topic})),
-        NotPosted::Encrypted => Refusal::Own(StatusCode::CONFLICT, json!({"error": "topic_encrypted", "topic": topic})),
-        NotPosted::Reused => own(StatusCode::CONFLICT, "client_message_id_reused"),
+        NotPosted::Shut(closed) => topic::shut(closed, name),
+        NotPosted::Encrypted => Refusal::Own(StatusCode::CONFLICT, json!({"error": "topic_encrypted", "topic": name})),
+        NotPosted::Reused => Refusal::Own(StatusCode::CONFLICT, json!({"error": "client_message_id_reused"})),
         NotPosted::Removed => Refusal::key_invalid(),
         NotPosted::Failed(error) => error.into(),
     }

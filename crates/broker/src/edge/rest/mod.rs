@@ -12,8 +12,12 @@ mod member;
 mod mesh;
 mod message;
 mod notification;
+mod peer_pubkey;
 mod refusal;
 mod stream;
+mod topic;
+mod topic_key;
+mod topic_seal;
 
 use std::sync::Arc;
 
@@ -45,6 +49,15 @@ fn keyed() -> OpenApiRouter<Arc<Running>> {
         .routes(routes!(stream::stream))
         .routes(routes!(notification::notifications))
         .routes(routes!(notification::mark_read))
+        .routes(routes!(topic::list))
+        .routes(routes!(topic::read))
+        .routes(routes!(topic::messages))
+        .routes(routes!(topic_key::own_copy))
+        .routes(routes!(topic_key::reject))
+        .routes(routes!(topic_key::claim))
+        .routes(routes!(topic_seal::pending))
+        .routes(routes!(topic_seal::seal))
+        .routes(routes!(peer_pubkey::change))
 }
 
 /// Routes that need none.

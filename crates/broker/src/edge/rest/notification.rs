@@ -10,11 +10,12 @@ use claudemesh_proto::api_key::Capability;
 use claudemesh_proto::{DisplayName, MessageId, NotificationId, PublicKey, Timestamp, TopicId, TopicName};
 use claudemesh_store::{NotificationPage, ReadNow};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::edge::rest::auth::Caller;
 use crate::edge::rest::input::{Body, Parameters};
-use crate::edge::rest::refusal::{Bodied, Keyed, Queried, Refusal, Refused, own};
+use crate::edge::rest::refusal::{Bodied, Keyed, Queried, Refusal, Refused};
 use crate::edge::server::Running;
 
 /// Most notifications of one answer.
@@ -97,14 +98,14 @@ pub(crate) async fn notifications(
     caller: Caller,
     Parameters(asked): Parameters<Asked>,
 ) -> Result<Json<Notifications>, Refusal> {
-    caller.may(Capability::Read)?;
+    caller.may(&[Capability::Read])?;
     let since = match &asked.since {
-        Some(text) => text.parse().map_err(|_| own(StatusCode::BAD_REQUEST, "invalid_since"))?,
+        Some(text) => text.parse().map_err(|_| refused("invalid_since"))?,
         None => running.app.clock.now().minus(LOOK_BACK),
     };
     let page = NotificationPage { since, unread_only: asked.unread.as_deref() == Some("1"), limit: PAGE };
     let found = running.app.store.notifications((caller.mesh_id(), caller.member_id()), page).await?;
-    let notifications = found.into_iter().filter(|one| caller.sees(one.topic.as_str())).map(|one| Notification {
+    let notifications = found.into_iter().filter(|one| caller.sees(&one.topic)).map(|one| Notification {
         id: one.message_id,
         notification_id: one.id,
         topic_id: one.topic_id,
@@ -172,7 +173,7 @@ pub(crate) async fn mark_read(
     caller: Caller,
     Body(request): Body<ToMark>,
 ) -> Result<Json<Marked>, Refusal> {
-    caller.may(Capability::Read)?;
+    caller.may(&[Capability::Read])?;
     let whose = (caller.mesh_id(), caller.member_id());
     match request {
         ToMark { ids: Some(ids), all: false, before: None } => {
@@ -187,7 +188,7 @@ pub(crate) async fn mark_read(
         }
         ToMark { ids: None, all: true, before } => {
             let before = match before {
-                Some(text) => text.parse().map_err(|_| own(StatusCode::BAD_REQUEST, "invalid_before"))?,
+                Some(text) => text.parse().map_err(|_| refused("invalid_before"))?,
                 None => running.app.clock.now(),
             };
             running.app.store.read_notifications(whose, &ReadNow::Before(before)).await?;
@@ -195,4 +196,8 @@ pub(crate) async fn mark_read(
         }
         _ => Err(Refusal::invalid("either ids, or all with or without before")),
     }
+}
+
+fn refused(error: &'static str) -> Refusal {
+    Refusal::Own(StatusCode::BAD_REQUEST, json!({"error": error}))
 }

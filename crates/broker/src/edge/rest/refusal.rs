@@ -1,6 +1,5 @@
 //! How a route says no. Two shapes, both of the existing protocol: what every route has in common is a [`Problem`]; what one route
 //! decides is `{"error": CODE}` with more beside it.
-#![allow(dead_code, reason = "the routes of topics come next")]
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,7 +13,8 @@ use axum::response::{IntoResponse, Response};
 use claudemesh_proto::Timestamp;
 use claudemesh_store::StoreError;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
+use utoipa::openapi::schema::OneOfBuilder;
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response as Described, ResponseBuilder};
 use utoipa::{IntoResponses, ToSchema};
 
@@ -131,6 +131,10 @@ pub(crate) async fn finish(State(running): State<Arc<Running>>, request: Request
     response
 }
 
+const FORBIDDEN: &str = "The key lacks the capability (`error.api_key_missing_capability`) or is not for this topic \
+     (`error.api_key_topic_out_of_scope`); a page of another site asks (`error.origin_not_allowed`); or the member is not in the \
+     topic (`not_in_topic`) or has no copy of its key to seal (`sealer_has_no_key`)";
+
 /// What every route that needs a key may answer besides its own.
 pub(crate) struct Keyed;
 
@@ -138,11 +142,7 @@ impl IntoResponses for Keyed {
     fn responses() -> BTreeMap<String, RefOr<Described>> {
         described(&[
             (401, "No API key (`error.api_key_missing`), or none that is valid (`error.api_key_invalid`)"),
-            (
-                403,
-                "The key lacks the capability (`error.api_key_missing_capability`) or is not for this topic \
-                 (`error.api_key_topic_out_of_scope`); or a page of another site asks (`error.origin_not_allowed`)",
-            ),
+            (403, FORBIDDEN),
             (429, "Too many requests of one member (`error.rate_limited`)"),
             (503, "The store cannot answer just now (`error.unavailable`)"),
         ])
@@ -173,14 +173,15 @@ impl IntoResponses for Bodied {
 
 fn described(responses: &[(u16, &str)]) -> BTreeMap<String, RefOr<Described>> {
     let describe = |(status, words): &(u16, &str)| {
-        let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+        let problem = Ref::from_schema_name("Problem");
+        let content = if *words == FORBIDDEN {
+            let either = OneOfBuilder::new().item(problem).item(Ref::from_schema_name("Refused"));
+            ContentBuilder::new().schema(Some(either)).build()
+        } else {
+            ContentBuilder::new().schema(Some(problem)).build()
+        };
         let response = ResponseBuilder::new().description(*words).content("application/json", content).build();
         (status.to_string(), RefOr::T(response))
     };
     responses.iter().map(describe).collect()
-}
-
-/// `{"error": CODE}` alone.
-pub(crate) fn own(status: StatusCode, error: &str) -> Refusal {
-    Refusal::Own(status, json!({"error": error}))
 }

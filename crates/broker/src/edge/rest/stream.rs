@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response, Sse, sse::Event};
 use claudemesh_proto::api_key::Capability;
-use claudemesh_proto::{TopicId, TopicSought};
+use claudemesh_proto::{TopicId, TopicName, TopicSought};
 use claudemesh_store::{Access, Closed, StoreError};
 use futures_util::stream;
 use serde_json::json;
@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use crate::edge::rest::auth::Caller;
 use crate::edge::rest::input::Named;
 use crate::edge::rest::refusal::{Keyed, Refusal, Refused};
+use crate::edge::rest::topic;
 use crate::edge::server::Running;
 use crate::hub::{Line, Stream};
 
@@ -58,19 +59,17 @@ pub(crate) async fn stream(
     Named(name): Named,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    caller.may_in(&name, Capability::Read)?;
+    let by_name = caller.topic(&name, &[Capability::Read])?;
     let access = caller.access().clone();
     let (app, whose) = (&running.app, (&access.mesh_id, &access.member_id));
-    let not_found = || Refusal::Own(StatusCode::NOT_FOUND, json!({"error": "topic_not_found", "topic": name}));
     if app.hub.streams.count_of(&access.mesh_id, &access.member_id) >= MAX_STREAMS {
         return Err(Refusal::rate_limited(format!("max {MAX_STREAMS} streams of one member")));
     }
-    let by_name = TopicSought::by_name(&name);
-    let topic = app.store.topic(whose, &by_name).await?.map_err(|_| not_found())?;
+    let topic = app.store.topic(whose, &by_name).await?.map_err(|closed| topic::shut(closed, &name))?;
     let who = (access.member_id.clone(), access.key_id.clone());
     // Before it is read how far the topic is, so that nothing falls in between.
     let stream = app.hub.streams.open((access.mesh_id.clone(), topic.id.clone()), who);
-    let topic = app.store.topic(whose, &by_name).await?.map_err(|_| not_found())?;
+    let topic = app.store.topic(whose, &by_name).await?.map_err(|closed| topic::shut(closed, &name))?;
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());
     let resumed = match last {
         Some(id) => app.store.topic_message_seq(&access.mesh_id, &topic.id, id).await?,
@@ -81,7 +80,7 @@ pub(crate) async fn stream(
     let reading = Reading {
         seq: resumed.unwrap_or(topic.head_seq),
         topic_id: topic.id,
-        name,
+        name: topic.name,
         access,
         stream,
         events: VecDeque::from([Event::default().event("ready").data(ready.to_string())]),
@@ -103,7 +102,7 @@ struct Reading {
     running: Arc<Running>,
     access: Access,
     topic_id: TopicId,
-    name: String,
+    name: TopicName,
     stream: Stream,
     /// The number of the last message that was told.
     seq: i64,
@@ -219,8 +218,8 @@ impl Reading {
             Ok((_, messages)) => messages,
             Err(closed) => return Ok(Err(closed)),
         };
-        let line = |message| Arc::new(Line::new(&message));
-        let lines: Vec<_> = messages.into_iter().map(line).collect();
+        let shown = topic::shown(&self.running.app.store, &self.access.mesh_id, messages).await?;
+        let lines: Vec<_> = shown.iter().map(|message| Arc::new(line(message))).collect();
         if !is_before {
             let is_gap = recent.last().zip(lines.first()).is_some_and(|(last, first)| last.seq + 1 != first.seq);
             if is_gap {
@@ -232,4 +231,10 @@ impl Reading {
         }
         Ok(Ok(lines))
     }
+}
+
+fn line(message: &topic::Message) -> Line {
+    // Text keys and plain values always serialise.
+    let text = serde_json::to_string(message).unwrap_or_default();
+    Line { id: message.id.to_string(), seq: message.seq, text }
 }
