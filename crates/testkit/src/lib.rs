@@ -20,6 +20,7 @@
 pub mod checker;
 mod clock;
 mod database;
+mod events;
 mod http;
 pub mod ledger;
 mod mesh;
@@ -35,6 +36,7 @@ mod wire;
 
 pub use clock::TestClock;
 pub use database::{Kind, TestDatabase};
+pub use events::{Event, Events};
 pub use http::{Answer, Request};
 pub use mesh::{Setup, TestMesh, eventually};
 pub use people::{Member, Mesh, Session, invite_token, merged, mesh_request, signed_hello, stranger};

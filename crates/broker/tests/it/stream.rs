@@ -1,0 +1,222 @@
+//! Topics over HTTP: writing into them, and reading them as they are written.
+
+use std::time::Duration;
+
+use claudemesh_testkit::{Events, Member, Setup, TestMesh, eventually, merged};
+use serde_json::{Value, json};
+
+use crate::api_key;
+use crate::post::{general, post};
+use crate::rest::{ask, command, get, is_problem, key_of};
+use crate::topic::create;
+
+on_both!(
+    what_is_posted_over_http_is_a_message_like_any_other,
+    a_post_is_refused_with_the_documented_words,
+    a_stream_tells_what_is_written_from_then_on_and_resumes_exactly,
+    a_stream_ends_when_its_key_or_its_member_may_read_no_more,
+    a_stream_is_for_members_of_the_topic_with_a_key_for_it,
+    notifications_are_listed_and_read,
+);
+
+async fn open(mesh: &TestMesh, topic: &str, key: &str, last: Option<&str>) -> Events {
+    let bearer = format!("Bearer {key}");
+    let mut headers = vec![("Authorization", bearer.as_str())];
+    headers.extend(last.map(|id| ("Last-Event-ID", id)));
+    Events::open(mesh.address, &format!("/v1/topics/{topic}/stream"), &headers).await
+}
+
+async fn say(mesh: &TestMesh, key: &str, fields: Value) -> (u16, Value) {
+    let body = merged(json!({"topic": "general", "ciphertext": "aGVsbG8=", "nonce": ""}), fields);
+    let answer = ask(mesh, "POST", "/v1/messages", (key, Some(&body))).await;
+    (answer.status, answer.json())
+}
+
+async fn writer(mesh: &TestMesh, member: &Member) -> String {
+    key_of(mesh, member, json!({"capabilities": ["read", "send"]})).await
+}
+
+/// http 2.3.
+async fn what_is_posted_over_http_is_a_message_like_any_other(setup: Setup) {
+    let mesh = setup.start().await;
+    let (_, ann, bob) = mesh.pair().await;
+    let key = writer(&mesh, &ann).await;
+    let mut to = mesh.connect(&bob.hello()).await;
+    let topic = general(&mut to).await;
+    let (status, first) = say(&mesh, &key, json!({"mentions": ["bob"], "ext": {"hop": 2}})).await;
+    assert_eq!(status, 200, "{first}");
+    let id = first["messageId"].as_str().unwrap();
+    let expected = json!({
+        "messageId": id, "historyId": id, "queueId": id, "topic": "general", "topicId": topic, "notifications": 1,
+        "bodyVersion": 1, "seq": 1,
+    });
+    assert_eq!(first, expected);
+    let (push, text) = to.push().await;
+    assert_eq!((text.as_str(), &push["messageId"], &push["ext"]), ("hello", &first["messageId"], &json!({"hop": 2})));
+    let (_, reply) = say(&mesh, &key, json!({"replyToId": id, "bodyVersion": 2, "nonce": "A".repeat(32)})).await;
+    assert_eq!((&reply["replyToId"], &reply["seq"], &reply["notifications"]), (&json!(id), &json!(2), &json!(0)));
+    let retried = json!({"client_message_id": "once"});
+    let (_, once) = say(&mesh, &key, merged(retried.clone(), json!({"clientMessageId": "once"}))).await;
+    let (_, again) = say(&mesh, &key, json!({"clientMessageId": "once"})).await;
+    assert_eq!(once["messageId"], again["messageId"], "D6");
+    let answer = get(&mesh, "/v1/topics/general/messages", &key).await.json();
+    assert_eq!(answer["messages"].as_array().unwrap().len(), 3);
+}
+
+/// http 2.3; nothing is stored.
+async fn a_post_is_refused_with_the_documented_words(setup: Setup) {
+    let mesh = setup.start().await;
+    let (_, ann, bob) = mesh.pair().await;
+    let key = writer(&mesh, &bob).await;
+    let mut lead = mesh.connect(&ann.hello()).await;
+    create(&mut lead, json!({"name": "locked"})).await;
+    create(&mut lead, json!({"name": "hidden", "visibility": "private"})).await;
+    lead.ask(json!({"type": "topic_add_member", "topic": "locked", "memberId": bob.id})).await;
+    let cases = [
+        (json!({"topic": "nowhere"}), 404, "topic_not_found"),
+        (json!({"topic": "hidden"}), 404, "topic_not_found"),
+        (json!({"topic": "locked"}), 409, "topic_encrypted"),
+    ];
+    for (fields, status, error) in cases {
+        let answer = say(&mesh, &key, fields.clone()).await;
+        assert_eq!((answer.0, &answer.1["error"], &answer.1["topic"]), (status, &json!(error), &fields["topic"]));
+    }
+    for fields in
+        [json!({"ciphertext": "?"}), json!({"bodyVersion": 7}), json!({"mentions": "x"}), json!({"nonce": "AA"})]
+    {
+        let body = merged(json!({"topic": "general", "ciphertext": "aGVsbG8=", "nonce": ""}), fields);
+        is_problem(&ask(&mesh, "POST", "/v1/messages", (&key, Some(&body))).await, 422, "error.validation");
+    }
+    let reader = key_of(&mesh, &bob, json!({})).await;
+    let body = json!({"topic": "general", "ciphertext": "aGVsbG8=", "nonce": ""});
+    let answer = ask(&mesh, "POST", "/v1/messages", (&reader, Some(&body))).await;
+    is_problem(&answer, 403, "error.api_key_missing_capability");
+    assert_eq!(mesh.database.number("select count(*) from topic_message").await, 0);
+}
+
+/// http 2.4, D12.
+async fn a_stream_tells_what_is_written_from_then_on_and_resumes_exactly(setup: Setup) {
+    let mesh = setup.start().await;
+    let (_, ann, bob) = mesh.pair().await;
+    let mut from = mesh.connect(&ann.hello()).await;
+    let topic = general(&mut from).await;
+    let key = key_of(&mesh, &bob, json!({})).await;
+    post(&mut from, &topic, "before", json!({})).await;
+    let mut events = open(&mesh, "general", &key, None).await;
+    assert_eq!(events.status, 200);
+    let ready = events.next().await.unwrap();
+    assert_eq!((ready.event.as_str(), &ready.json()["topicId"]), ("ready", &json!(topic)));
+    let mut second = open(&mesh, "general", &key, None).await;
+    second.expect("ready").await;
+    let mut ids = Vec::new();
+    for number in 0..5 {
+        ids.push(post(&mut from, &topic, &number.to_string(), json!({})).await["messageId"].clone());
+    }
+    for (number, id) in ids.iter().enumerate() {
+        for stream in [&mut events, &mut second] {
+            let event = stream.next().await.unwrap();
+            assert_eq!((event.event.as_str(), json!(event.id)), ("message", id.clone()));
+            let message = event.json();
+            assert_eq!((&message["id"], &message["seq"]), (id, &json!(number + 2)));
+            assert_eq!((&message["senderPubkey"], &message["senderName"]), (&json!(ann.key()), &json!("Ann")));
+        }
+    }
+    drop(events);
+    let mut resumed = open(&mesh, "general", &key, ids[1].as_str()).await;
+    resumed.expect("ready").await;
+    for id in &ids[2..] {
+        assert_eq!(json!(resumed.next().await.unwrap().id), *id, "each once, and none left out");
+    }
+    let last = post(&mut from, &topic, "last", json!({})).await;
+    assert_eq!(json!(resumed.next().await.unwrap().id), last["messageId"]);
+    assert_eq!(json!(second.next().await.unwrap().id), last["messageId"]);
+}
+
+/// R9, D9.
+async fn a_stream_ends_when_its_key_or_its_member_may_read_no_more(setup: Setup) {
+    let mesh = setup.start().await;
+    let (_, ann, bob) = mesh.pair().await;
+    let mut admin = mesh.connect(&ann.hello()).await;
+    let mut wire = command(&mesh, &bob).await;
+    let (id, revoked) = api_key::key(&mut wire, json!({})).await;
+    let (_, of_banned) = api_key::key(&mut wire, json!({})).await;
+    let mut first = open(&mesh, "general", &revoked, None).await;
+    let mut second = open(&mesh, "general", &of_banned, None).await;
+    first.expect("ready").await;
+    second.expect("ready").await;
+    api_key::revoke(&mut wire, &id).await;
+    assert_eq!(first.next().await, None);
+    admin.ask(json!({"type": "ban", "target": "Bob"})).await;
+    assert_eq!(second.next().await, None);
+    assert_eq!(open(&mesh, "general", &of_banned, None).await.status, 401);
+    // What another broker changed is seen by asking.
+    let key = key_of(&mesh, &ann, json!({})).await;
+    let mut third = open(&mesh, "general", &key, None).await;
+    third.expect("ready").await;
+    mesh.database.sql("update topic set archived_at = 1").await;
+    let ended = tokio::time::timeout(Duration::from_secs(7), third.next()).await;
+    assert_eq!(ended.expect("within five seconds"), None);
+}
+
+/// R7.
+async fn a_stream_is_for_members_of_the_topic_with_a_key_for_it(setup: Setup) {
+    let mesh = setup.start().await;
+    let (_, ann, bob) = mesh.pair().await;
+    let mut lead = mesh.connect(&ann.hello()).await;
+    create(&mut lead, json!({"name": "hidden", "visibility": "private"})).await;
+    create(&mut lead, json!({"name": "other"})).await;
+    let scoped = key_of(&mesh, &bob, json!({"topicScopes": ["other"]})).await;
+    let all = key_of(&mesh, &bob, json!({})).await;
+    for (topic, key, status) in
+        [("hidden", &all, 404), ("other", &all, 403), ("general", &scoped, 403), ("none", &all, 404)]
+    {
+        let stream = open(&mesh, topic, key, None).await;
+        assert_eq!(stream.status, status, "{topic}");
+        assert!(!stream.rest().await.contains("ready"));
+    }
+}
+
+/// http 2.3, R7.
+async fn notifications_are_listed_and_read(setup: Setup) {
+    let mesh = setup.start().await;
+    let (_, ann, bob) = mesh.pair().await;
+    let mut from = mesh.connect(&ann.hello()).await;
+    let topic = general(&mut from).await;
+    let key = key_of(&mesh, &bob, json!({})).await;
+    let first = post(&mut from, &topic, "@bob look", json!({})).await;
+    mesh.clock.pass(Duration::from_secs(1));
+    let second = post(&mut from, &topic, "noise", json!({"bodyVersion": 2, "mentions": ["bob"]})).await;
+    create(&mut from, json!({"name": "hidden", "visibility": "private"})).await;
+    let list = async |query: &str| {
+        let answer = get(&mesh, &format!("/v1/notifications{query}"), &key).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()
+    };
+    let all = list("").await;
+    let ids: Vec<_> = all["notifications"].as_array().unwrap().iter().map(|one| one["id"].clone()).collect();
+    assert_eq!(ids, [second["messageId"].clone(), first["messageId"].clone()], "newest first");
+    let newest = &all["notifications"][0];
+    let expected = json!({"topicId": topic, "topicName": "general", "senderName": "Ann", "senderPubkey": ann.key(),
+        "bodyVersion": 2, "kind": "mention", "readAt": null});
+    for (field, value) in expected.as_object().unwrap() {
+        assert_eq!(newest[field], *value, "{field} of {newest}");
+    }
+    assert_eq!(all["mentionedAs"], "bob");
+    let read = async |body: Value| ask(&mesh, "POST", "/v1/notifications/read", (&key, Some(&body))).await;
+    let marked = read(json!({"ids": [newest["notificationId"]]})).await;
+    assert_eq!((marked.status, &marked.json()["marked"]), (200, &json!(1)));
+    let unread = list("?unread=1").await;
+    assert_eq!(unread["notifications"].as_array().unwrap().len(), 1);
+    assert_eq!(unread["notifications"][0]["id"], first["messageId"]);
+    assert_eq!(read(json!({"all": true})).await.json()["marked"], "all");
+    eventually("all are read", async || list("?unread=1").await["notifications"] == json!([])).await;
+    assert_eq!(get(&mesh, "/v1/notifications?since=soon", &key).await.json()["error"], "invalid_since");
+    assert_eq!(read(json!({"all": true, "before": "soon"})).await.json()["error"], "invalid_before");
+    for body in [json!({}), json!({"ids": []}), json!({"ids": ["x"], "all": true}), json!({"ids": ["a b"]})] {
+        is_problem(&read(body).await, 422, "error.validation");
+    }
+    // Somebody else's are not to be marked, and are not seen.
+    let of_ann = key_of(&mesh, &ann, json!({})).await;
+    let answer = get(&mesh, "/v1/notifications", &of_ann).await.json();
+    assert_eq!(answer["notifications"], json!([]));
+}
