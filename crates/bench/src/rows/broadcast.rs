@@ -1,8 +1,12 @@
-//! One writes to everybody: accepted, one delivery each, pushed, acknowledged, settled.
+//! One writes to everybody, or into a topic that everybody is in: accepted, pushed to each, acknowledged, settled.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use anyhow::{Context as _, bail};
+use claudemesh_client::Connection;
+use claudemesh_proto::frame::Empty;
+use claudemesh_proto::{BrokerFrame, ClientFrame};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -14,7 +18,14 @@ use crate::process::Meter;
 use crate::rows::peers::{read, settled};
 use crate::stage::Stage;
 
-pub(crate) async fn run(stage: &Stage) -> anyhow::Result<Vec<Figure>> {
+/// What is written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Audience {
+    Everybody,
+    Topic,
+}
+
+pub(crate) async fn run(stage: &Stage, to: Audience) -> anyhow::Result<Vec<Figure>> {
     let (_home, broker) = stage.broker().await?;
     let audience = stage.sizes.audience;
     let mesh = Mesh::create(&broker, audience + 1).await?;
@@ -25,25 +36,40 @@ pub(crate) async fn run(stage: &Stage) -> anyhow::Result<Vec<Figure>> {
         readers.spawn(read(Arc::new(connection), pushes, Arc::clone(&acknowledged)));
     }
     let (writer, _pushes) = mesh.connect(0).await?;
+    let (target, what) = match to {
+        Audience::Everybody => ("*".to_owned(), "broadcast"),
+        Audience::Topic => (general(&writer).await?, "topic fan-out"),
+    };
     let mut letters = Letters::new(0)?;
     let mut expected = 0;
     let mut figures = Vec::new();
     for (load, is_counted) in [(stage.sizes.warm_up, false), (stage.sizes.load, true)] {
         let meter = Meter::start(&broker).await?;
         let started = Instant::now();
-        let broadcasts = send_all(&writer, WINDOW, || (started.elapsed() < load).then(|| letters.to("*"))).await?;
+        let broadcasts = send_all(&writer, WINDOW, || (started.elapsed() < load).then(|| letters.to(&target))).await?;
         let deliveries = broadcasts * u64::try_from(audience)?;
         expected += deliveries;
         settled(&broker, &mut readers, &acknowledged, expected).await?;
         let spent = meter.stop().await?;
         if is_counted {
             let rate = float(deliveries) / spent.wall.as_secs_f64();
-            let name = format!("broadcast to {audience} members, deliveries");
+            let name = format!("{what} to {audience} members, deliveries");
             let figure = Figure::speed(name, rate, "1/s").target_on(&stage.database, 50_000.0);
             figures.push(figure.floor(stage.floors.syncs_per_second).spent(&spent, deliveries));
         }
     }
     Ok(figures)
+}
+
+/// The topic that every member of a mesh is in.
+async fn general(writer: &Connection) -> anyhow::Result<String> {
+    match writer.request(ClientFrame::TopicList(Empty {})).await? {
+        BrokerFrame::TopicListResponse(response) => {
+            let general = response.topics.into_iter().find(|topic| topic.name.as_str() == "general");
+            Ok(format!("#{}", general.context("the mesh has no topic general")?.id))
+        }
+        other => bail!("topic_list was answered by {}", other.kind()),
+    }
 }
 
 /// Broadcasts that wait for their ack.

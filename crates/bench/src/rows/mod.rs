@@ -77,7 +77,13 @@ pub(crate) const ROWS: &[Row] = &[
         name: "broadcast",
         about: "one writes to 200 members who are here: accepted, delivered, acknowledged, settled",
         is_headline: true,
-        run: |stage| Box::pin(broadcast::run(stage)),
+        run: |stage| Box::pin(broadcast::run(stage, broadcast::Audience::Everybody)),
+    },
+    Row {
+        name: "topic",
+        about: "one writes into a topic that 200 members read over the WebSocket: accepted, delivered, acknowledged, settled",
+        is_headline: true,
+        run: |stage| Box::pin(broadcast::run(stage, broadcast::Audience::Topic)),
     },
     Row {
         name: "handshakes",
