@@ -150,8 +150,10 @@ async fn seq_of(
     topic_id: &TopicId,
     id: &str,
 ) -> sqlx::Result<Option<i64>> {
-    const SEQ: Sql =
-        sql!("select seq from topic_message where mesh_id = $1 and message_seq = $2 and id = $3 and topic_id = $4");
+    // `topic_id || ''` leaves the index by number to be used: the other one could read all of a topic.
+    const SEQ: Sql = sql!(
+        "select seq from topic_message where mesh_id = $1 and message_seq = $2 and id = $3 and topic_id || '' = $4"
+    );
     let Some(seq) = MessageId::seq_of(id).and_then(|seq| i64::try_from(seq).ok()) else { return Ok(None) };
     let Ok(id) = id.parse::<MessageId>() else { return Ok(None) };
     let values = [mesh_id.as_str().into(), seq.into(), id.as_str().into(), topic_id.as_str().into()];
