@@ -57,11 +57,17 @@ fn matrix() -> Vec<Row> {
     let copy = json!({"memberId": "m", "encryptedKey": base64(&[1; 80]), "nonce": base64(&[2; 24])});
     let own = merged(copy.clone(), json!({"memberId": null, "encryptedKeyPubkey": "01".repeat(32)}));
     let change = row(("post", "/me/peer-pubkey"), Needs::Key);
+    let post = json!({"topic": "plain", "ciphertext": base64(b"text"), "nonce": ""});
     vec![
         Row { body: Some(json!({})), allowed: 400, elsewhere: 400, ..made },
         row(("get", "/members"), READ),
         row(("get", "/peers"), READ),
+        Row { is_scoped: true, elsewhere: 404, body: Some(post), ..row(("post", "/messages"), SEND) },
+        row(("get", "/notifications"), READ),
+        Row { body: Some(json!({"all": true})), ..row(("post", "/notifications/read"), READ) },
         row(("get", "/topics"), READ),
+        // Of a topic that there is, the answer has no end.
+        Row { allowed: 404, ..of_topic(("get", "/topics/{name}/stream"), "/topics/nothing/stream", READ) },
         of_topic(("patch", "/topics/{name}/read"), "/topics/plain/read", READ),
         of_topic(("get", "/topics/{name}/messages"), "/topics/plain/messages", READ),
         Row { allowed: 409, ..key },
