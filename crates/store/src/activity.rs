@@ -73,11 +73,7 @@ impl Store {
         let values = [mesh.into(), member.into(), first.into(), since.as_millis().into(), count.into()];
         let rows = connection.rows(MESSAGES, &values).await?;
         let written = rows.iter().map(|row| {
-            Ok(WrittenMessage {
-                topic_id: row.parsed(13)?,
-                topic: row.parsed(14)?,
-                message: topic_history::read(row)?,
-            })
+            Ok(WrittenMessage { topic_id: row.parsed(13)?, topic: row.parsed(14)?, message: topic_history::read(row)? })
         });
         Ok(written.collect::<sqlx::Result<_>>()?)
     }

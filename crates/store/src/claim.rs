@@ -20,6 +20,7 @@ use crate::sql::{Sql, folded, json, sql, together};
 
 /// A connection asks for what is next.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each answers a question of its own")]
 pub struct Claim {
     /// The mesh.
     pub mesh_id: MeshId,

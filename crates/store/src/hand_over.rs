@@ -44,6 +44,7 @@ pub(crate) struct Offered {
 
 /// One connection with room.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each answers a question of its own")]
 pub(crate) struct Offer {
     /// The claim's place in the batch; a claim that waits has none yet.
     pub(crate) place: Option<usize>,

@@ -8,6 +8,7 @@
 //! An answer of `Ok` means that the commit is synced (D1). After each commit the bell is rung for whom it concerns.
 #![warn(missing_docs)]
 
+mod activity;
 mod answer;
 mod api_key;
 mod audience;
@@ -70,6 +71,7 @@ use claudemesh_proto::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use activity::{OwnTopic, WrittenMessage};
 pub use api_key::{
     Access, ApiKeyMade, ApiKeyRevoked, Candidate, MAX_API_KEYS, MAX_API_KEYS_PER_HOUR, NOTED_EVERY, NewApiKey,
 };

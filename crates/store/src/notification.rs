@@ -1,5 +1,7 @@
 //! Notifications: whom a message of a topic mentions is told so, whether or not anybody here could read the message.
 
+use std::collections::BTreeSet;
+
 use claudemesh_proto::{
     DisplayName, MemberId, MeshId, MessageId, NotificationId, PublicKey, Timestamp, TopicId, TopicName,
 };
@@ -92,32 +94,40 @@ impl Store {
         Ok(rows.iter().map(read).collect::<sqlx::Result<_>>()?)
     }
 
-    /// Marks notifications of a member as read, and says when; those that are read stay as they are.
+    /// Marks notifications of a member as read, and says when; those that are read stay as they are. With `topics`, only those of topics of
+    /// these names.
     pub async fn read_notifications(
         &self,
         (mesh_id, member_id): (&MeshId, &MemberId),
         which: &ReadNow,
+        topics: Option<&BTreeSet<TopicName>>,
     ) -> Result<Timestamp, StoreError> {
         const THESE: Sql = sql!(
             "update notification set read_at = $4 from ",
             rows " where notification.mesh_id = $2 and notification.id = r.value ->> 0 \
-             and notification.recipient_member_id = $3 and notification.read_at is null"
+             and notification.recipient_member_id = $3 and notification.read_at is null \
+             and ($5 = '' or notification.topic_id in (select t.id from topic t where t.mesh_id = $2 and replace($5, '\"' || t.name || '\"', '') <> $5))"
         );
         const BEFORE: Sql = sql!(
             "update notification set read_at = $4 \
-             where mesh_id = $1 and recipient_member_id = $2 and created_at < $3 and read_at is null"
+             where mesh_id = $1 and recipient_member_id = $2 and created_at < $3 and read_at is null \
+             and ($5 = '' or topic_id in (select t.id from topic t where t.mesh_id = $1 and replace($5, '\"' || t.name || '\"', '') <> $5))"
         );
         let now = self.now();
+        // A JSON array, in which each name stands between quotation marks.
+        let topics = topics.map_or_else(|| Ok(String::new()), json)?;
         let (mesh, member) = (mesh_id.as_str().into(), member_id.as_str().into());
         let mut tx = self.db().write().await?;
         let mut connection = tx.connection();
         match which {
             ReadNow::These(ids) => {
                 let ids: Vec<_> = ids.iter().map(|id| (id,)).collect();
-                connection.execute(THESE, &[(&json(&ids)?).into(), mesh, member, now.as_millis().into()]).await?;
+                let ids = json(&ids)?;
+                let values = [(&ids).into(), mesh, member, now.as_millis().into(), (&topics).into()];
+                connection.execute(THESE, &values).await?;
             }
             ReadNow::Before(before) => {
-                let values = [mesh, member, before.as_millis().into(), now.as_millis().into()];
+                let values = [mesh, member, before.as_millis().into(), now.as_millis().into(), (&topics).into()];
                 connection.execute(BEFORE, &values).await?;
             }
         }

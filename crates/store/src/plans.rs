@@ -24,8 +24,8 @@ use crate::sql::{Sql, sql};
 use crate::{
     Admission, ApiKeyMade, ApiKeyRevoked, Appended, Banned, Claim, Clock, DatabaseUrl, DeliveryId, Front, GrantsSet,
     HistoryPage, KeyChange, KeyChanged, MemberChange, MemberChanged, NewApiKey, NewInvite, NewMesh, NewMessage,
-    NewTopic, Options, OwnCopy, Recipient, Reclaim, Redeemed, Redemption, Regrouped, Release, SaidGroups, SessionClaim,
-    Settle, Settled, Store, TopicKeyClaimed, TopicKeyFound, TopicMade,
+    NewTopic, NotificationPage, Options, OwnCopy, ReadNow, Recipient, Reclaim, Redeemed, Redemption, Regrouped,
+    Release, SaidGroups, SessionClaim, Settle, Settled, Store, TopicKeyClaimed, TopicKeyFound, TopicMade,
 };
 
 thread_local! {
@@ -219,6 +219,14 @@ async fn post(store: &Store, mesh_id: &MeshId, (ada, ada_key): (&MemberId, Publi
         store.settle(Settle { mesh_id: mesh_id.clone(), by: bob.clone(), which }).await.await.unwrap();
     }
     store.message_path(mesh_id, last.unwrap().as_str()).await.unwrap().unwrap();
+    let long_ago = Timestamp::from_millis(0);
+    assert_eq!(store.recent_messages((mesh_id, bob), long_ago, 10).await.unwrap().len(), 2);
+    assert!(!store.own_topics(mesh_id, bob).await.unwrap().is_empty());
+    let page = NotificationPage { since: long_ago, unread_only: true, limit: 10 };
+    store.notifications((mesh_id, bob), page).await.unwrap();
+    for which in [ReadNow::These(vec!["n".parse().unwrap()]), ReadNow::Before(long_ago)] {
+        store.read_notifications((mesh_id, bob), &which, None).await.unwrap();
+    }
 }
 
 /// Removes a member with waiting mail, and takes it back.

@@ -40,32 +40,33 @@ pub struct Step {
     pub ended_at: Option<Timestamp>,
 }
 
+const MESSAGE: Sql =
+    sql!("select id, sender_member_id, target_spec, priority from message where mesh_id = $1 and seq = $2");
+const STEPS: Sql = sql!(
+    "select d.recipient, d.member_id, m.display_name, m.peer_pubkey, d.state, d.ended_at, \
+     case when d.claim_until > $3 and exists (select 1 from node n where n.incarnation = d.claim_incarnation \
+     and n.heartbeat_at > $4) then 'yes' else 'no' end \
+     from delivery d join member m on m.id = d.member_id and m.mesh_id || '' = d.mesh_id \
+     where d.mesh_id = $1 and d.message_seq = $2 order by d.recipient"
+);
+const POST: Sql = sql!(
+    "select id, sender_member_id, '#' || topic_id, priority from topic_message where mesh_id = $1 and message_seq = $2"
+);
+// Whoever was not in the topic yet has it as history, and its sender has it.
+const READERS: Sql = sql!(
+    "select c.member_id, c.member_id, m.display_name, m.peer_pubkey, \
+     case when c.delivered_seq >= q.seq then 'delivered' else 'queued' end, cast(null as bigint), \
+     case when c.claimed_seq >= q.seq and c.claim_until > $3 and exists (select 1 from node n \
+     where n.incarnation = c.claim_incarnation and n.heartbeat_at > $4) then 'yes' else 'no' end \
+     from topic_message q join topic_member c on c.mesh_id = q.mesh_id and c.topic_id = q.topic_id \
+     join member m on m.id = c.member_id and m.mesh_id || '' = c.mesh_id \
+     where q.mesh_id = $1 and q.message_seq = $2 and c.joined_seq <= q.seq and c.member_id <> q.sender_member_id \
+     and m.revoked_at is null order by c.member_id"
+);
+
 impl Store {
     /// The message of the mesh whose id starts with `prefix` (eight characters or more name at most one).
     pub async fn message_path(&self, mesh_id: &MeshId, prefix: &str) -> Result<Option<Path>, StoreError> {
-        const MESSAGE: Sql =
-            sql!("select id, sender_member_id, target_spec, priority from message where mesh_id = $1 and seq = $2");
-        const STEPS: Sql = sql!(
-            "select d.recipient, d.member_id, m.display_name, m.peer_pubkey, d.state, d.ended_at, \
-             case when d.claim_until > $3 and exists (select 1 from node n where n.incarnation = d.claim_incarnation \
-             and n.heartbeat_at > $4) then 'yes' else 'no' end \
-             from delivery d join member m on m.id = d.member_id and m.mesh_id || '' = d.mesh_id \
-             where d.mesh_id = $1 and d.message_seq = $2 order by d.recipient"
-        );
-        const POST: Sql = sql!(
-            "select id, sender_member_id, '#' || topic_id, priority from topic_message where mesh_id = $1 and message_seq = $2"
-        );
-        // Whoever was not in the topic yet has it as history, and its sender has it.
-        const READERS: Sql = sql!(
-            "select c.member_id, c.member_id, m.display_name, m.peer_pubkey, \
-             case when c.delivered_seq >= q.seq then 'delivered' else 'queued' end, cast(null as bigint), \
-             case when c.claimed_seq >= q.seq and c.claim_until > $3 and exists (select 1 from node n \
-             where n.incarnation = c.claim_incarnation and n.heartbeat_at > $4) then 'yes' else 'no' end \
-             from topic_message q join topic_member c on c.mesh_id = q.mesh_id and c.topic_id = q.topic_id \
-             join member m on m.id = c.member_id and m.mesh_id || '' = c.mesh_id \
-             where q.mesh_id = $1 and q.message_seq = $2 and c.joined_seq <= q.seq and c.member_id <> q.sender_member_id \
-             and m.revoked_at is null order by c.member_id"
-        );
         let Some(seq) = MessageId::seq_of(prefix).and_then(|seq| i64::try_from(seq).ok()) else { return Ok(None) };
         let mesh = mesh_id.as_str();
         let now = self.database_now().await?;

@@ -132,13 +132,19 @@ async fn read_after(
 
 /// The number of the last of these messages that a page has room for; rows of number and size.
 fn last_that_fits(sizes: &[Row]) -> sqlx::Result<Option<i64>> {
-    let (mut last, mut bytes) = (None, 0_i64);
+    Ok(that_fit(sizes, PAGE_BYTES)?.map(|(last, _)| last))
+}
+
+/// The number of the last of these messages that fit into so many bytes, and how many there are up to it.
+pub(crate) fn that_fit(sizes: &[Row], room: i64) -> sqlx::Result<Option<(i64, i64)>> {
+    let (mut last, mut count, mut bytes) = (None, 0, 0_i64);
     for row in sizes {
         bytes = bytes.saturating_add(row.int(1)?);
-        if last.is_some() && bytes > PAGE_BYTES {
+        if last.is_some() && bytes > room {
             break;
         }
-        last = Some(row.int(0)?);
+        count += 1;
+        last = Some((row.int(0)?, count));
     }
     Ok(last)
 }
@@ -160,7 +166,7 @@ async fn seq_of(
     connection.row(SEQ, &values).await?.map(|row| row.int(0)).transpose()
 }
 
-fn read(row: &Row) -> sqlx::Result<TopicMessage> {
+pub(crate) fn read(row: &Row) -> sqlx::Result<TopicMessage> {
     let decoded = |error: serde_json::Error| sqlx::Error::Decode(Box::new(error));
     let mentions = row.maybe_text(10)?.map_or_else(|| Ok(Vec::new()), |json| serde_json::from_str(&json));
     let ext = row.maybe_text(11)?.map(serde_json::value::RawValue::from_string).transpose();

@@ -58,6 +58,7 @@ mod post;
 mod presence;
 mod rest;
 mod rest_matrix;
+mod rest_me;
 mod rest_peer_pubkey;
 mod rest_topic;
 mod restore;

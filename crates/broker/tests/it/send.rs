@@ -132,7 +132,7 @@ async fn a_bad_field_is_refused_by_an_ack_that_names_it_and_is_permanent() {
         (json!({"ext": {"a": "\u{0}"}}), "ext must not contain U+0000"),
         (json!({"priority": "urgent"}), "priority must be now, next or low"),
         (json!({"priority": ""}), "priority must be now, next or low"),
-        (json!({"targetSpec": ""}), "targetSpec must be a member's or session's key, *, @all or @group"),
+        (json!({"targetSpec": ""}), "targetSpec must be a member's or session's key, *, @all, @group or #topic-id"),
         (json!({"targetSpec": null}), "targetSpec must be a member's or session's key, *, @all or @group"),
         (json!({"targetSpec": "**"}), "targetSpec must be a member's or session's key, *, @all or @group"),
         (json!({"targetSpec": "@a b"}), "targetSpec must be a member's or session's key, *, @all or @group"),

@@ -32,6 +32,43 @@ struct Behind {
     is_held: i64,
 }
 
+/// What is behind the cursors of (place, mesh, member, number in the mesh, connection, whether it knows topics): [`Behind`], 256 of each
+/// cursor at most.
+const FREE: Sql = sql!(
+    sqlite: "select json_group_array(json_array(q.message_seq, cast(r.value ->> 0 as bigint), c.id, q.seq, c.delivered_seq, \
+         length(q.nonce) + length(q.ciphertext) + coalesce(length(q.ext), 0), q.priority, \
+         case when q.sender_member_id <> c.member_id and q.created_at > $4 \
+          and (q.body_version = 1 or cast(r.value ->> 5 as bigint) = 1) then 1 else 0 end, \
+         case when coalesce(c.claim_connection, '') = r.value ->> 4 then 1 else 0 end)) \
+         from jsonb_each($1) r cross join topic_member c on c.mesh_id = r.value ->> 1 and c.member_id = r.value ->> 2 \
+         cross join topic t on t.mesh_id = c.mesh_id and t.id = c.topic_id \
+         cross join topic_message q on q.mesh_id = c.mesh_id and q.topic_id = c.topic_id and q.seq in ( \
+           select x.seq from topic_message x where x.mesh_id = c.mesh_id and x.topic_id = c.topic_id \
+           and x.seq > c.delivered_seq and x.message_seq > cast(r.value ->> 3 as bigint) order by x.seq limit 256) \
+         where t.head_seq > c.delivered_seq and t.head_message_seq > cast(r.value ->> 3 as bigint) and t.archived_at is null \
+         and (c.claim_until is null or c.claim_until <= $2 or c.claim_connection = r.value ->> 4 or not exists ( \
+           select 1 from node n where n.incarnation = c.claim_incarnation and n.heartbeat_at > $3)) \
+         and not exists (select 1 from member o where o.mesh_id || '' = r.value ->> 1 and o.id = r.value ->> 2 \
+           and o.revoked_at is not null)",
+    postgres: "select json_agg(json_build_array(q.message_seq, cast(r.value ->> 0 as bigint), c.id, q.seq, c.delivered_seq, \
+         length(q.nonce) + length(q.ciphertext) + coalesce(length(q.ext), 0), q.priority, \
+         case when q.sender_member_id <> c.member_id and q.created_at > $4 \
+          and (q.body_version = 1 or cast(r.value ->> 5 as bigint) = 1) then 1 else 0 end, \
+         case when coalesce(c.claim_connection, '') = r.value ->> 4 then 1 else 0 end))::text \
+         from jsonb_array_elements($1::text::jsonb) r(value) \
+         left join topic_member c on c.mesh_id = r.value ->> 1 and c.member_id = r.value ->> 2 \
+         left join topic t on t.mesh_id = c.mesh_id and t.id = c.topic_id \
+         left join lateral ( \
+           select x.* from topic_message x where x.mesh_id = c.mesh_id and x.topic_id = c.topic_id \
+           and x.seq > c.delivered_seq and x.message_seq > cast(r.value ->> 3 as bigint) order by x.seq limit 256) q on true \
+         where coalesce(q.seq, 0) > 0 and coalesce(t.head_seq, 0) > coalesce(c.delivered_seq, 0) \
+         and coalesce(t.head_message_seq, 0) > cast(r.value ->> 3 as bigint) and t.archived_at is null \
+         and (c.claim_until is null or c.claim_until <= $2 or c.claim_connection = r.value ->> 4 or not exists ( \
+           select 1 from node n where n.incarnation = c.claim_incarnation and n.heartbeat_at > $3)) \
+         and not exists (select 1 from member o where o.mesh_id || '' = r.value ->> 1 and o.id = r.value ->> 2 \
+           and o.revoked_at is not null)",
+);
+
 /// Adds the next messages of topics for each claim; the claims for which there is more to look at. What is not for whoever asks (its
 /// own, what it cannot open, what is too old) is passed over for good where nothing before it is outstanding.
 pub(super) async fn free(
@@ -40,40 +77,6 @@ pub(super) async fn free(
     asked: &[(usize, &Recipient)],
     free: &mut Vec<Free>,
 ) -> sqlx::Result<HashSet<usize>> {
-    const FREE: Sql = sql!(
-        sqlite: "select json_group_array(json_array(q.message_seq, cast(r.value ->> 0 as bigint), c.id, q.seq, c.delivered_seq, \
-             length(q.nonce) + length(q.ciphertext) + coalesce(length(q.ext), 0), q.priority, \
-             case when q.sender_member_id <> c.member_id and q.created_at > $4 \
-              and (q.body_version = 1 or cast(r.value ->> 5 as bigint) = 1) then 1 else 0 end, \
-             case when coalesce(c.claim_connection, '') = r.value ->> 4 then 1 else 0 end)) \
-             from jsonb_each($1) r cross join topic_member c on c.mesh_id = r.value ->> 1 and c.member_id = r.value ->> 2 \
-             cross join topic t on t.mesh_id = c.mesh_id and t.id = c.topic_id \
-             cross join topic_message q on q.mesh_id = c.mesh_id and q.topic_id = c.topic_id and q.seq in ( \
-               select x.seq from topic_message x where x.mesh_id = c.mesh_id and x.topic_id = c.topic_id \
-               and x.seq > c.delivered_seq and x.message_seq > cast(r.value ->> 3 as bigint) order by x.seq limit 256) \
-             where t.head_seq > c.delivered_seq and t.head_message_seq > cast(r.value ->> 3 as bigint) and t.archived_at is null \
-             and (c.claim_until is null or c.claim_until <= $2 or c.claim_connection = r.value ->> 4 or not exists ( \
-               select 1 from node n where n.incarnation = c.claim_incarnation and n.heartbeat_at > $3)) \
-             and not exists (select 1 from member o where o.mesh_id || '' = r.value ->> 1 and o.id = r.value ->> 2 \
-               and o.revoked_at is not null)",
-        postgres: "select json_agg(json_build_array(q.message_seq, cast(r.value ->> 0 as bigint), c.id, q.seq, c.delivered_seq, \
-             length(q.nonce) + length(q.ciphertext) + coalesce(length(q.ext), 0), q.priority, \
-             case when q.sender_member_id <> c.member_id and q.created_at > $4 \
-              and (q.body_version = 1 or cast(r.value ->> 5 as bigint) = 1) then 1 else 0 end, \
-             case when coalesce(c.claim_connection, '') = r.value ->> 4 then 1 else 0 end))::text \
-             from jsonb_array_elements($1::text::jsonb) r(value) \
-             left join topic_member c on c.mesh_id = r.value ->> 1 and c.member_id = r.value ->> 2 \
-             left join topic t on t.mesh_id = c.mesh_id and t.id = c.topic_id \
-             left join lateral ( \
-               select x.* from topic_message x where x.mesh_id = c.mesh_id and x.topic_id = c.topic_id \
-               and x.seq > c.delivered_seq and x.message_seq > cast(r.value ->> 3 as bigint) order by x.seq limit 256) q on true \
-             where coalesce(q.seq, 0) > 0 and coalesce(t.head_seq, 0) > coalesce(c.delivered_seq, 0) \
-             and coalesce(t.head_message_seq, 0) > cast(r.value ->> 3 as bigint) and t.archived_at is null \
-             and (c.claim_until is null or c.claim_until <= $2 or c.claim_connection = r.value ->> 4 or not exists ( \
-               select 1 from node n where n.incarnation = c.claim_incarnation and n.heartbeat_at > $3)) \
-             and not exists (select 1 from member o where o.mesh_id || '' = r.value ->> 1 and o.id = r.value ->> 2 \
-               and o.revoked_at is not null)",
-    );
     let rows: Vec<_> = asked
         .iter()
         .enumerate()
@@ -131,6 +134,8 @@ fn pass_over(batch: &mut Batch, posts: &[Behind]) -> bool {
 
 /// Finds which messages of topics a connection still holds unacknowledged.
 pub(super) async fn again(batch: &mut Batch, reclaims: &[&Reclaim], offset: usize) -> sqlx::Result<Vec<Chosen>> {
+    /// Request, cursor, number, number in the mesh, size, member, lease end.
+    type Row = (usize, i64, i64, i64, i64, MemberId, i64);
     const HELD: Sql = folded!(
         "cast(r.value ->> 0 as bigint), c.id, q.seq, q.message_seq, \
          length(q.nonce) + length(q.ciphertext) + coalesce(length(q.ext), 0), c.member_id, cast(r.value ->> 3 as bigint)",
@@ -154,7 +159,6 @@ pub(super) async fn again(batch: &mut Batch, reclaims: &[&Reclaim], offset: usiz
     if rows.is_empty() {
         return Ok(Vec::new());
     }
-    type Row = (usize, i64, i64, i64, i64, MemberId, i64);
     let found: Vec<Row> = batch.connection().folded(HELD, &[(&json(&rows)?).into()]).await?;
     let chosen = found.into_iter().map(|(request, cursor, number, seq, size_bytes, member, until)| Chosen {
         request,

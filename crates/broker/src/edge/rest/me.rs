@@ -10,7 +10,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use claudemesh_proto::api_key::Capability;
 use claudemesh_proto::{
-    DisplayName, MemberId, MemberRole, MeshId, MessageId, NotificationId, Slug, Timestamp, TopicId, TopicName, Visibility,
+    DisplayName, MemberId, MemberRole, MeshId, MessageId, NotificationId, Slug, Timestamp, TopicId, TopicName,
+    Visibility,
 };
 use claudemesh_store::{NotificationPage, WrittenMessage};
 use serde::{Deserialize, Serialize};
@@ -32,20 +33,22 @@ const DAY: Duration = Duration::from_hours(24);
 
 /// The mesh, as every entry names it.
 #[derive(Debug, Clone, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-struct OfMesh {
+pub(super) struct OfMesh {
+    #[serde(rename = "meshId")]
     #[schema(value_type = String)]
-    mesh_id: MeshId,
+    id: MeshId,
+    #[serde(rename = "meshSlug")]
     #[schema(value_type = String)]
-    mesh_slug: Slug,
+    slug: Slug,
+    #[serde(rename = "meshName")]
     #[schema(value_type = String)]
-    mesh_name: Slug,
+    name: Slug,
 }
 
-async fn mesh_of(running: &Running, caller: &Caller) -> Result<OfMesh, Refusal> {
+pub(super) async fn mesh_of(running: &Running, caller: &Caller) -> Result<OfMesh, Refusal> {
     // Its key was valid a moment ago, and so was the mesh.
     let mesh = running.app.store.mesh(caller.mesh_id()).await?.ok_or_else(Refusal::key_invalid)?;
-    Ok(OfMesh { mesh_id: mesh.id, mesh_name: mesh.slug.clone(), mesh_slug: mesh.slug })
+    Ok(OfMesh { id: mesh.id, name: mesh.slug.clone(), slug: mesh.slug })
 }
 
 /// When something was asked from.
@@ -62,7 +65,7 @@ fn since(text: Option<&str>, now: Timestamp, look_back: Duration) -> Result<Time
 }
 
 /// The first characters of a plaintext; none for what only members can open.
-fn snippet(body_version: i64, ciphertext: &str) -> Option<String> {
+pub(super) fn snippet(body_version: i64, ciphertext: &str) -> Option<String> {
     let text = (body_version == 1).then(|| claudemesh_proto::text::from_base64(ciphertext))??;
     Some(String::from_utf8_lossy(&text).chars().take(SNIPPET).collect())
 }
@@ -137,9 +140,9 @@ pub(crate) async fn workspace(State(running): State<Arc<Running>>, caller: Calle
     Ok(Json(Workspace {
         user_id: caller.member_id().clone(),
         meshes: vec![WorkspaceMesh {
-            mesh_id: of.mesh_id,
-            slug: of.mesh_slug,
-            name: of.mesh_name,
+            mesh_id: of.id,
+            slug: of.slug,
+            name: of.name,
             member_id: own.id.clone(),
             my_role: own.role,
             joined_at: own.joined_at,
@@ -288,9 +291,10 @@ struct NotificationTotals {
 pub(crate) async fn notifications(
     State(running): State<Arc<Running>>,
     caller: Caller,
-    Parameters(asked): Parameters<Included>,
+    asked: Result<Parameters<Included>, Refusal>,
 ) -> Result<Json<OwnNotifications>, Refusal> {
     caller.may(&[Capability::Read])?;
+    let Parameters(asked) = asked?;
     let (app, of) = (&running.app, mesh_of(&running, &caller).await?);
     let since = since(asked.since.as_deref(), app.clock.now(), 7 * DAY)?;
     let unread_only = asked.include.as_deref() != Some("all");
@@ -391,9 +395,10 @@ fn happened(of: &OfMesh, written: WrittenMessage) -> Happened {
 pub(crate) async fn activity(
     State(running): State<Arc<Running>>,
     caller: Caller,
-    Parameters(asked): Parameters<Since>,
+    asked: Result<Parameters<Since>, Refusal>,
 ) -> Result<Json<Activity>, Refusal> {
     caller.may(&[Capability::Read])?;
+    let Parameters(asked) = asked?;
     let (app, of) = (&running.app, mesh_of(&running, &caller).await?);
     let since = since(asked.since.as_deref(), app.clock.now(), DAY)?;
     let written = app.store.recent_messages(caller.whose(), since, EVENTS).await?;

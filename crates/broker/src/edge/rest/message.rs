@@ -96,8 +96,10 @@ pub(crate) struct Posted {
 pub(crate) async fn post_message(
     State(running): State<Arc<Running>>,
     caller: Caller,
-    Body(new): Body<NewPost>,
+    new: Result<Body<NewPost>, Refusal>,
 ) -> Result<Json<Posted>, Refusal> {
+    caller.may(&[Capability::Send])?;
+    let Body(new) = new?;
     let sought = caller.topic(&new.topic, &[Capability::Send])?;
     let send = Send {
         priority: new.priority,

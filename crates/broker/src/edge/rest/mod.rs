@@ -8,12 +8,14 @@ mod auth;
 mod describe;
 mod input;
 pub(crate) mod invite;
+mod me;
 mod member;
 mod mesh;
 mod message;
 mod notification;
 mod peer_pubkey;
 mod refusal;
+mod search;
 mod stream;
 mod topic;
 mod topic_key;
@@ -49,6 +51,14 @@ fn keyed() -> OpenApiRouter<Arc<Running>> {
         .routes(routes!(stream::stream))
         .routes(routes!(notification::notifications))
         .routes(routes!(notification::mark_read))
+        .routes(routes!(me::workspace))
+        .routes(routes!(me::topics))
+        .routes(routes!(me::notifications))
+        .routes(routes!(me::activity))
+        .routes(routes!(search::search))
+        .routes(routes!(search::tasks))
+        .routes(routes!(search::state))
+        .routes(routes!(search::memory))
         .routes(routes!(topic::list))
         .routes(routes!(topic::read))
         .routes(routes!(topic::messages))

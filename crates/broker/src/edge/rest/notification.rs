@@ -37,7 +37,7 @@ pub(crate) struct Asked {
 /// What one was notified of.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Notifications {
+pub(crate) struct NotificationList {
     /// Newest first, 50 at most.
     notifications: Vec<Notification>,
     /// From when on.
@@ -54,8 +54,9 @@ struct Notification {
     /// The message.
     #[schema(value_type = String)]
     id: MessageId,
+    #[serde(rename = "notificationId")]
     #[schema(value_type = String)]
-    notification_id: NotificationId,
+    own_id: NotificationId,
     #[schema(value_type = String)]
     topic_id: TopicId,
     #[schema(value_type = String)]
@@ -87,7 +88,7 @@ struct Notification {
     tag = "notifications",
     params(Asked),
     responses(
-        (status = 200, description = "Newest first", body = Notifications),
+        (status = 200, description = "Newest first", body = NotificationList),
         (status = 400, description = "`invalid_since`: it is no time", body = Refused),
         Keyed,
         Queried
@@ -96,9 +97,10 @@ struct Notification {
 pub(crate) async fn notifications(
     State(running): State<Arc<Running>>,
     caller: Caller,
-    Parameters(asked): Parameters<Asked>,
-) -> Result<Json<Notifications>, Refusal> {
+    asked: Result<Parameters<Asked>, Refusal>,
+) -> Result<Json<NotificationList>, Refusal> {
     caller.may(&[Capability::Read])?;
+    let Parameters(asked) = asked?;
     let since = match &asked.since {
         Some(text) => text.parse().map_err(|_| refused("invalid_since"))?,
         None => running.app.clock.now().minus(LOOK_BACK),
@@ -107,7 +109,7 @@ pub(crate) async fn notifications(
     let found = running.app.store.notifications((caller.mesh_id(), caller.member_id()), page).await?;
     let notifications = found.into_iter().filter(|one| caller.sees(&one.topic)).map(|one| Notification {
         id: one.message_id,
-        notification_id: one.id,
+        own_id: one.id,
         topic_id: one.topic_id,
         topic_name: one.topic,
         sender_name: one.sender_name,
@@ -121,7 +123,7 @@ pub(crate) async fn notifications(
         created_at: one.created_at,
     });
     let mentioned_as = caller.access().display_name.as_str().to_ascii_lowercase();
-    Ok(Json(Notifications { notifications: notifications.collect(), since, mentioned_as }))
+    Ok(Json(NotificationList { notifications: notifications.collect(), since, mentioned_as }))
 }
 
 /// Which notifications were read: `ids`, or `all`.
@@ -171,9 +173,11 @@ pub(crate) enum Marked {
 pub(crate) async fn mark_read(
     State(running): State<Arc<Running>>,
     caller: Caller,
-    Body(request): Body<ToMark>,
+    request: Result<Body<ToMark>, Refusal>,
 ) -> Result<Json<Marked>, Refusal> {
     caller.may(&[Capability::Read])?;
+    let Body(request) = request?;
+    let scopes = caller.access().topic_scopes.as_ref();
     let whose = (caller.mesh_id(), caller.member_id());
     match request {
         ToMark { ids: Some(ids), all: false, before: None } => {
@@ -183,7 +187,7 @@ pub(crate) async fn mark_read(
             let marked = ids.len();
             let parsed: Result<Vec<NotificationId>, _> = ids.iter().map(|id| id.parse()).collect();
             let ids = parsed.map_err(|_| Refusal::invalid("ids must be ids of notifications"))?;
-            let read_at = running.app.store.read_notifications(whose, &ReadNow::These(ids)).await?;
+            let read_at = running.app.store.read_notifications(whose, &ReadNow::These(ids), scopes).await?;
             Ok(Json(Marked::These { marked, read_at }))
         }
         ToMark { ids: None, all: true, before } => {
@@ -191,7 +195,7 @@ pub(crate) async fn mark_read(
                 Some(text) => text.parse().map_err(|_| refused("invalid_before"))?,
                 None => running.app.clock.now(),
             };
-            running.app.store.read_notifications(whose, &ReadNow::Before(before)).await?;
+            running.app.store.read_notifications(whose, &ReadNow::Before(before), scopes).await?;
             Ok(Json(Marked::All { marked: "all", before }))
         }
         _ => Err(Refusal::invalid("either ids, or all with or without before")),

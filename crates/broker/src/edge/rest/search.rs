@@ -94,9 +94,10 @@ struct FoundTotals {
 pub(crate) async fn search(
     State(running): State<Arc<Running>>,
     caller: Caller,
-    Parameters(sought): Parameters<Sought>,
+    sought: Result<Parameters<Sought>, Refusal>,
 ) -> Result<Json<Found>, Refusal> {
     caller.may(&[Capability::Read])?;
+    let Parameters(sought) = sought?;
     let query = sought.q.unwrap_or_default();
     let words = query.trim().to_lowercase();
     if words.chars().count() < 2 || words.chars().count() > 128 {
@@ -168,7 +169,7 @@ struct StateTotals {
 
 /// What was remembered: nothing yet.
 #[derive(Debug, Default, Serialize, ToSchema)]
-pub(crate) struct Memories {
+pub(crate) struct Remembered {
     query: String,
     #[schema(value_type = Vec<Object>)]
     memories: [(); 0],
@@ -218,12 +219,13 @@ pub(crate) struct Recalled {
     path = "/me/memory",
     tag = "me",
     params(Recalled),
-    responses((status = 200, description = "An empty list", body = Memories), Keyed, Queried)
+    responses((status = 200, description = "An empty list", body = Remembered), Keyed, Queried)
 )]
 pub(crate) async fn memory(
     caller: Caller,
-    Parameters(recalled): Parameters<Recalled>,
-) -> Result<Json<Memories>, Refusal> {
+    recalled: Result<Parameters<Recalled>, Refusal>,
+) -> Result<Json<Remembered>, Refusal> {
     caller.may(&[Capability::Read])?;
-    Ok(Json(Memories { query: recalled.q.unwrap_or_default(), ..Memories::default() }))
+    let Parameters(recalled) = recalled?;
+    Ok(Json(Remembered { query: recalled.q.unwrap_or_default(), ..Remembered::default() }))
 }
