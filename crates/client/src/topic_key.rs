@@ -1,0 +1,203 @@
+//! Keys of topics: getting our own copy, making the key of a topic that has none, sealing copies for newcomers.
+//!
+//! A key is in memory while it is used and nowhere else: the sealed copy is at the broker, to be opened again next time.
+
+use claudemesh_envelope::{SealError, SealedTopicKey, TopicKey, open_topic_key, pass_topic_key};
+use claudemesh_keys::Identity;
+use claudemesh_proto::text::one_line;
+use claudemesh_proto::topic::TopicMessage;
+use claudemesh_proto::{MemberId, PublicKey, TopicName};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
+
+use crate::api_key::Bearer;
+use crate::error::{Error, Result};
+
+/// What there is of a topic's key for us.
+#[expect(missing_debug_implementations, reason = "a secret must not be printable")]
+pub enum Held {
+    /// Our copy was opened.
+    Key {
+        /// The key.
+        key: TopicKey,
+        /// Whether we have just made it, for a topic that had none.
+        is_new: bool,
+    },
+    /// The topic has a key, and nobody has sealed a copy for us yet.
+    Awaited {
+        /// There was one that could not be opened. It was given back, so that somebody seals another.
+        was_bad: bool,
+    },
+    /// The topic has no key: what is written there is not encrypted.
+    None,
+}
+
+/// Somebody for whom a copy was sealed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Newcomer {
+    /// The name, as the broker says.
+    pub name: String,
+    /// The key that the copy was sealed for, as the broker says.
+    pub pubkey: PublicKey,
+}
+
+impl Bearer {
+    /// Our copy of a topic's key, opened. A copy that does not open is given back.
+    ///
+    /// # Errors
+    /// [`Error::HttpRefused`] when there is no such topic or we are not in it, and those of every request.
+    pub async fn topic_key(&self, own: &Identity, topic: &TopicName) -> Result<Held> {
+        let copy: Copy = match self.get(&route(topic, "/key")).await {
+            Ok(copy) => copy,
+            Err(error) if is_word(&error, "key_not_sealed_for_member") => return Ok(Held::Awaited { was_bad: false }),
+            Err(error) if is_word(&error, "topic_unencrypted") => return Ok(Held::None),
+            Err(error) => return Err(error),
+        };
+        let sealed = SealedTopicKey::from_base64(&copy.encrypted_key, &copy.nonce).ok();
+        if let Some(key) = sealed.and_then(|sealed| open_topic_key(own, &sealed).ok()) {
+            return Ok(Held::Key { key, is_new: false });
+        }
+        let _: IgnoredAny = self.post(&route(topic, "/key/reject"), &Nothing {}).await?;
+        Ok(Held::Awaited { was_bad: true })
+    }
+
+    /// Makes the key of a topic that has none; `None` when somebody else was first.
+    ///
+    /// # Errors
+    /// Those of every request.
+    pub async fn claim_topic_key(&self, own: &Identity, topic: &TopicName) -> Result<Option<TopicKey>> {
+        let key = TopicKey::generate()?;
+        let copy = pass_topic_key(own, &key, &own.public()).map_err(unsealable)?;
+        let claim = Claim {
+            encrypted_key_pubkey: copy.sender.to_string(),
+            encrypted_key: copy.encrypted_key_base64(),
+            nonce: copy.nonce_base64(),
+        };
+        match self.post::<IgnoredAny>(&route(topic, "/claim-key"), &claim).await {
+            Ok(_) => Ok(Some(key)),
+            Err(error) if is_word(&error, "already_encrypted") => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Our copy of a topic's key; a topic that has none gets one, made here, unless we may not give it one.
+    ///
+    /// # Errors
+    /// Those of [`Bearer::topic_key`].
+    pub async fn topic_key_or_claim(&self, own: &Identity, topic: &TopicName) -> Result<Held> {
+        let held = self.topic_key(own, topic).await?;
+        if !matches!(held, Held::None) {
+            return Ok(held);
+        }
+        match self.claim_topic_key(own, topic).await {
+            Ok(Some(key)) => Ok(Held::Key { key, is_new: true }),
+            Ok(None) => self.topic_key(own, topic).await,
+            Err(Error::HttpRefused { status: 403, .. }) => Ok(Held::None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Messages of a topic, newest first; 200 at most.
+    ///
+    /// # Errors
+    /// Those of [`Bearer::topic_key`].
+    pub async fn topic_messages(&self, topic: &TopicName, limit: u32) -> Result<Vec<TopicMessage>> {
+        let page: Page = self.get(&route(topic, &format!("/messages?limit={limit}"))).await?;
+        Ok(page.messages)
+    }
+
+    /// Seals the key for everybody who waits for a copy. Whom it was sealed for.
+    ///
+    /// Nothing here proves that the broker names members only: it is believed about keys, as it is for direct messages.
+    ///
+    /// # Errors
+    /// Those of every request. What was sealed before is.
+    pub async fn share_topic_key(&self, own: &Identity, topic: &TopicName, key: &TopicKey) -> Result<Vec<Newcomer>> {
+        let mut sealed_for = Vec::new();
+        loop {
+            let waiting: PendingSeals = self.get(&route(topic, "/pending-seals")).await?;
+            let before = sealed_for.len();
+            for one in waiting.pending {
+                // Nobody can seal for a key that is no proper one, today or later.
+                let Ok(copy) = pass_topic_key(own, key, &one.pubkey) else { continue };
+                let seal = Seal {
+                    member_id: &one.member_id,
+                    encrypted_key: copy.encrypted_key_base64(),
+                    nonce: copy.nonce_base64(),
+                };
+                match self.post::<IgnoredAny>(&route(topic, "/seal"), &seal).await {
+                    Ok(_) => sealed_for.push(Newcomer { name: one_line(&one.display_name), pubkey: one.pubkey }),
+                    // Somebody else was faster, or it left.
+                    Err(Error::HttpRefused { status: 404 | 409, .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            // A page has 50 at most; when none of it could be sealed for, the next one is the same.
+            if sealed_for.len() == before {
+                return Ok(sealed_for);
+            }
+        }
+    }
+}
+
+/// Nobody can seal for our own key: then we would be no member.
+pub(crate) fn unsealable(error: SealError) -> Error {
+    match error {
+        SealError::UnusableRecipient(_) => Error::BadRecipientKey,
+        SealError::NoRandomness(_) => Error::NoRandomness,
+    }
+}
+
+/// A name is made of what a route may hold.
+pub(crate) fn route(topic: &TopicName, what: &str) -> String {
+    format!("/v1/topics/{topic}{what}")
+}
+
+fn is_word(error: &Error, wanted: &str) -> bool {
+    matches!(error, Error::HttpRefused { word, .. } if word == wanted)
+}
+
+/// Our copy, as the broker has it. The public key beside it is informative, and not looked at.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Copy {
+    encrypted_key: String,
+    nonce: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Claim {
+    encrypted_key_pubkey: String,
+    encrypted_key: String,
+    nonce: String,
+}
+
+#[derive(Deserialize)]
+struct Page {
+    messages: Vec<TopicMessage>,
+}
+
+#[derive(Deserialize)]
+struct PendingSeals {
+    pending: Vec<Waiting>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Waiting {
+    member_id: MemberId,
+    pubkey: PublicKey,
+    display_name: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Seal<'a> {
+    member_id: &'a MemberId,
+    encrypted_key: String,
+    nonce: String,
+}
+
+#[derive(Serialize)]
+struct Nothing {}
