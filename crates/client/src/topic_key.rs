@@ -201,3 +201,52 @@ struct Seal<'a> {
 
 #[derive(Serialize)]
 struct Nothing {}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::hostile::Hostile;
+
+    /// What we make of whatever the broker answers to everything.
+    async fn held(status: u16, answer: serde_json::Value) -> Result<Held> {
+        let broker = Hostile::http(status, answer.to_string()).await;
+        let bearer = Bearer::new(&broker.url, Zeroizing::new("cm_x".into())).unwrap();
+        bearer.topic_key(&Identity::from_seed([1; 32]), &"general".parse().unwrap()).await
+    }
+
+    fn copy_for(seed: u8) -> serde_json::Value {
+        let (ben, key) = (Identity::from_seed([2; 32]), TopicKey::from_bytes([4; 32]));
+        let copy = pass_topic_key(&ben, &key, &Identity::from_seed([seed; 32]).public()).unwrap();
+        json!({ "encryptedKey": copy.encrypted_key_base64(), "nonce": copy.nonce_base64() })
+    }
+
+    #[tokio::test]
+    async fn a_copy_that_was_sealed_for_us_is_opened() {
+        let Ok(Held::Key { key, is_new: false }) = held(200, copy_for(1)).await else { panic!("not opened") };
+        assert_eq!(key.expose_bytes(), &[4; 32]);
+    }
+
+    /// (R8)
+    #[tokio::test]
+    async fn a_copy_that_does_not_open_is_given_back() {
+        let zeros = json!({ "encryptedKey": claudemesh_proto::text::base64(&[0; 80]), "nonce": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA" });
+        for copy in [copy_for(3), zeros, json!({ "encryptedKey": "AA==", "nonce": "" })] {
+            assert!(matches!(held(200, copy).await, Ok(Held::Awaited { was_bad: true })));
+        }
+    }
+
+    #[tokio::test]
+    async fn no_copy_and_no_key_are_told_apart_and_neither_is_a_failure() {
+        let not_sealed = held(404, json!({ "error": "key_not_sealed_for_member", "topic": "general" })).await;
+        assert!(matches!(not_sealed, Ok(Held::Awaited { was_bad: false })));
+        assert!(matches!(held(409, json!({ "error": "topic_unencrypted" })).await, Ok(Held::None)));
+        // Anything else is none of the two: taking it for a topic without a key would have us write in clear.
+        for (status, word) in [(404, "topic_not_found"), (403, "not_in_topic"), (409, "conflict"), (503, "x")] {
+            let refused = held(status, json!({ "error": word })).await;
+            assert!(matches!(refused, Err(Error::HttpRefused { .. })), "{word}");
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! Topics, with real programs and a real broker.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::process::Child;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
@@ -150,6 +151,48 @@ fn a_newcomer_gets_the_key_from_a_peer_and_reads_all_and_after_a_ban_nothing_new
     refused(&team.ben.run(&["topic", "history", "deploys"]), 2, "");
     refused(&team.ben.run(&["topic", "tail", "deploys"]), 2, "");
     assert_eq!(carl_reads.interrupt(), 0);
+}
+
+/// (R8) Whoever seals something useless for a newcomer keeps nobody out.
+#[test]
+fn a_copy_of_the_key_that_cannot_be_opened_is_given_back_and_another_is_waited_for() {
+    let team = Team::new();
+    team.anna.json_one(&["topic", "create", "deploys"]);
+    post(&team.anna, "deploys", "hello");
+    team.ben.json_one(&["topic", "join", "deploys"]);
+    let members = team.anna.json_one(&["topic", "members", "deploys"]);
+    let ben = members["members"].as_array().unwrap().iter().find(|one| one["displayName"] == "Ben").unwrap();
+    let key = team.anna.json_one(&["apikey", "create", "x", "--can", "read,send"]);
+    let useless = serde_json::json!({
+        "memberId": ben["memberId"],
+        "encryptedKey": claudemesh_proto::text::base64(&[9; 80]),
+        "nonce": claudemesh_proto::text::base64(&[9; 24]),
+    });
+    let status = request(&team.broker, "/v1/topics/deploys/seal", key["secret"].as_str().unwrap(), &useless);
+    assert_eq!(status, "HTTP/1.1 200 OK");
+    let tail = Tail::start(&team.ben, "deploys");
+    tail.says("A copy of the topic's key could not be opened, and was given back.");
+    post(&team.anna, "deploys", "and again");
+    tail.says("The topic's key is here.");
+    assert_eq!([tail.text(), tail.text()], ["hello", "and again"]);
+    assert_eq!(tail.interrupt(), 0);
+}
+
+/// Posts to the REST interface; the first line of the answer.
+fn request(broker: &Broker, route: &str, secret: &str, body: &Value) -> String {
+    let address = broker.url().strip_prefix("http://").unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    let body = body.to_string();
+    write!(
+        stream,
+        "POST {route} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {secret}\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    )
+    .unwrap();
+    let mut status = String::new();
+    BufReader::new(stream).read_line(&mut status).unwrap();
+    status.trim_end().to_owned()
 }
 
 /// (D12) Each message once, in order, also when the broker was away.

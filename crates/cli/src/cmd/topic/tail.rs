@@ -95,17 +95,12 @@ impl<'a> Tail<'a> {
     async fn go(&mut self) -> anyhow::Result<()> {
         let mut backoff = Backoff::default();
         loop {
-            if now() > self.api_key_until {
-                self.renew().await?;
-            }
             let before = self.last.clone();
-            let failure = match self.follow().await {
-                Ok(()) => continue,
-                Err(error) => error,
-            };
+            let Err(failure) = self.follow().await else { continue };
             let known = failure.downcast_ref::<Error>();
             if known.is_some_and(is_of_key) {
-                self.renew().await?;
+                // Whether we are still a member is seen when another is asked for.
+                self.api_key_until = now();
             } else if !known.is_some_and(|error| error.is_transient() || is_busy(error)) {
                 return Err(failure);
             }
@@ -120,6 +115,7 @@ impl<'a> Tail<'a> {
 
     /// Shows what comes on one stream, until that is over or another is to be opened.
     async fn follow(&mut self) -> anyhow::Result<()> {
+        self.renew_in_time().await?;
         if self.topic_key.is_none() && !self.is_open {
             self.wait_for_key().await?;
         }
@@ -145,7 +141,7 @@ impl<'a> Tail<'a> {
                 },
                 _ = newcomers.tick() => {
                     self.share().await?;
-                    if now() > self.api_key_until {
+                    if now() >= self.api_key_until {
                         return Ok(());
                     }
                 }
@@ -212,9 +208,7 @@ impl<'a> Tail<'a> {
                 }
             }
             sleep(ASKED_EVERY).await;
-            if now() > self.api_key_until {
-                self.renew().await?;
-            }
+            self.renew_in_time().await?;
         }
     }
 
@@ -228,8 +222,11 @@ impl<'a> Tail<'a> {
         }
     }
 
-    /// Another API key in place of the one that ends.
-    async fn renew(&mut self) -> anyhow::Result<()> {
+    /// Another API key in place of one that ends.
+    async fn renew_in_time(&mut self) -> anyhow::Result<()> {
+        if now() < self.api_key_until {
+            return Ok(());
+        }
         let (topic, old) = (&self.topic, &self.api_key.id);
         let renewed = self.context.on_line_of_topics(self.mesh, async |line| {
             let new = line.connection().passing_key(&self.mesh.broker_url, passing(topic)).await?;
@@ -255,7 +252,7 @@ impl<'a> Tail<'a> {
     }
 }
 
-/// Whether the API key is none any more. Whether we are still a member is seen when another is asked for.
+/// Whether the API key is none any more.
 fn is_of_key(error: &Error) -> bool {
     matches!(error, Error::HttpRefused { status: 401, .. })
 }
