@@ -7,6 +7,7 @@ use claudemesh_keys::Identity;
 use claudemesh_proto::text::one_line;
 use claudemesh_proto::topic::TopicMessage;
 use claudemesh_proto::{MemberId, PublicKey, TopicName};
+use futures_util::{StreamExt, stream};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
@@ -116,26 +117,35 @@ impl Bearer {
         let mut sealed_for = Vec::new();
         loop {
             let waiting: PendingSeals = self.get(&route(topic, "/pending-seals")).await?;
+            let sealing = waiting.pending.into_iter().map(|one| self.seal_for(own, topic, key, one));
+            let sealing = stream::iter(sealing).buffered(AT_ONCE).collect::<Vec<_>>().await;
             let before = sealed_for.len();
-            for one in waiting.pending {
-                // Nobody can seal for a key that is no proper one, today or later.
-                let Ok(copy) = pass_topic_key(own, key, &one.pubkey) else { continue };
-                let seal = Seal {
-                    member_id: &one.member_id,
-                    encrypted_key: copy.encrypted_key_base64(),
-                    nonce: copy.nonce_base64(),
-                };
-                match self.post::<IgnoredAny>(&route(topic, "/seal"), &seal).await {
-                    Ok(_) => sealed_for.push(Newcomer { name: one_line(&one.display_name), pubkey: one.pubkey }),
-                    // Somebody else was faster, or it left.
-                    Err(Error::HttpRefused { status: 404 | 409, .. }) => {}
-                    Err(error) => return Err(error),
-                }
+            for sealed in sealing {
+                sealed_for.extend(sealed?);
             }
             // A page has 50 at most; when none of it could be sealed for, the next one is the same.
             if sealed_for.len() == before {
                 return Ok(sealed_for);
             }
+        }
+    }
+
+    /// Seals the key for one; none when it cannot be helped, or was by somebody else.
+    async fn seal_for(
+        &self,
+        own: &Identity,
+        topic: &TopicName,
+        key: &TopicKey,
+        one: Waiting,
+    ) -> Result<Option<Newcomer>> {
+        // Nobody can seal for a key that is no proper one, today or later.
+        let Ok(copy) = pass_topic_key(own, key, &one.pubkey) else { return Ok(None) };
+        let seal =
+            Seal { member_id: &one.member_id, encrypted_key: copy.encrypted_key_base64(), nonce: copy.nonce_base64() };
+        match self.post::<IgnoredAny>(&route(topic, "/seal"), &seal).await {
+            Ok(_) => Ok(Some(Newcomer { name: one_line(&one.display_name), pubkey: one.pubkey })),
+            Err(Error::HttpRefused { status: 404 | 409, .. }) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 }
@@ -201,6 +211,9 @@ struct Seal<'a> {
 
 #[derive(Serialize)]
 struct Nothing {}
+
+/// Copies that are sealed and sent at a time: the way to the broker costs more than the broker's work.
+const AT_ONCE: usize = 8;
 
 #[cfg(test)]
 mod tests {

@@ -64,8 +64,14 @@ pub(super) async fn share_on_the_way(
 ) -> Result<(), Error> {
     let shared = bearer.share_topic_key(&mesh.identity, &topic.name, key).await?;
     if !shared.is_empty() {
-        let names: Vec<_> = shared.iter().map(|one| one.name.as_str()).collect();
+        let mut names: Vec<_> = shared.iter().take(NAMED).map(|one| one.name.clone()).collect();
+        if shared.len() > NAMED {
+            names.push(format!("{} more", shared.len() - NAMED));
+        }
         context.output.notice(&format!("The key of #{} was shared with {}.", topic.name, names.join(", ")));
     }
     Ok(())
 }
+
+/// Newcomers that are named; a topic may have a thousand members.
+const NAMED: usize = 10;
