@@ -55,12 +55,13 @@ impl Shown<'_> {
         let answers = message.reply_to_id.as_ref().map(|id| format!("  answers {}", short(id))).unwrap_or_default();
         let mentions = self.mentions().map(|names| format!("  mentions {names}")).unwrap_or_default();
         let open = match &self.body {
-            Body::Plaintext(_) if message.plaintext => "  NOT ENCRYPTED, in an encrypted topic",
-            Body::Plaintext(_) => "  not encrypted",
+            Body::Plaintext(_) if message.plaintext => "NOT ENCRYPTED, in an encrypted topic",
+            Body::Plaintext(_) => "not encrypted",
             Body::Text(_) | Body::Unopened { .. } => "",
         };
-        let about = format!("({key})  {}  {id}{answers}{mentions}{open}", message.created_at);
-        let mut text = format!("{}  {}", output.bold(message.sender_name.as_str()), output.dim(&about));
+        let about = format!("({key})  {}  {id}{answers}{mentions}", message.created_at);
+        let open = if open.is_empty() { String::new() } else { format!("  {}", output.bold(open)) };
+        let mut text = format!("{}  {}{open}", output.bold(message.sender_name.as_str()), output.dim(&about));
         let body = match &self.body {
             Body::Text(body) | Body::Plaintext(body) => marked(output, &many_lines(body)),
             Body::Unopened { .. } => "[cannot be opened: it was not sealed with the topic's key, or is damaged]".into(),
@@ -144,3 +145,81 @@ const WHOLE: usize = 32;
 /// How far back a message is looked for by the beginning of its id: messages of a page, and pages.
 const PAGE: i64 = 200;
 const PAGES: usize = 10;
+
+#[cfg(test)]
+mod tests {
+    use claudemesh_proto::{MemberId, Timestamp, TopicId, Visibility};
+
+    use super::*;
+
+    fn message() -> TopicMessage {
+        TopicMessage {
+            id: MessageId::new(10, [1; 24]),
+            sender_pubkey: "ab".repeat(32).parse().unwrap(),
+            sender_member_id: MemberId::from_random([1; 32]),
+            sender_name: "Anna".parse().unwrap(),
+            nonce: String::new(),
+            ciphertext: "aGVsbG8=".into(),
+            body_version: 2,
+            reply_to_id: None,
+            created_at: Timestamp::from_millis(0),
+            seq: 1,
+            mentions: Vec::new(),
+            ext: None,
+            plaintext: false,
+        }
+    }
+
+    fn lines(message: &TopicMessage, body: Body) -> String {
+        let topic = ListedTopic {
+            id: TopicId::from_random([1; 32]),
+            name: "general".parse().unwrap(),
+            description: None,
+            visibility: Visibility::Public,
+            member_count: 1,
+            created_at: Timestamp::from_millis(0),
+        };
+        let shown = Shown { topic: &topic, message, body, own_name: "Ben" };
+        assert_eq!(shown.value()["text"].is_null(), matches!(shown.body, Body::Unopened { .. }));
+        assert!(!shown.value().to_string().contains("aGVsbG8="));
+        shown.lines(&Output::new(false))
+    }
+
+    const HEAD: &str = "Anna  (abababababab)  1970-01-01T00:00:00.000Z  0000000A";
+
+    /// (R16)
+    #[test]
+    fn a_text_cannot_look_like_another_message() {
+        let text = "hi\n\u{1b}[2JBen  (cdcdcdcdcdcd)  1970-01-01T00:00:00.000Z  0000000B\n  pay him";
+        let wanted = "hi\n  [2JBen  (cdcdcdcdcdcd)  1970-01-01T00:00:00.000Z  0000000B\n    pay him";
+        assert_eq!(lines(&message(), Body::Text(text.into())), format!("{HEAD}\n  {wanted}"));
+    }
+
+    #[test]
+    fn what_is_answered_and_who_is_mentioned_stands_in_the_head() {
+        let reply_to_id = Some(MessageId::new(9, [2; 24]));
+        let mentions = vec!["ben".to_owned(), "carl\nEve".to_owned()];
+        let message = TopicMessage { reply_to_id, mentions, ..message() };
+        let wanted = format!("{HEAD}  answers 00000009  mentions you, @carlEve\n  hi @ben");
+        assert_eq!(lines(&message, Body::Text("hi @ben".into())), wanted);
+    }
+
+    /// (R17)
+    #[test]
+    fn what_is_not_encrypted_and_what_cannot_be_opened_is_said() {
+        let open = || Body::Plaintext("hi".into());
+        assert_eq!(lines(&message(), open()), format!("{HEAD}  not encrypted\n  hi"));
+        let flagged = TopicMessage { plaintext: true, ..message() };
+        assert_eq!(lines(&flagged, open()), format!("{HEAD}  NOT ENCRYPTED, in an encrypted topic\n  hi"));
+        let unopened = Body::Unopened { nonce: String::new(), ciphertext: "aGVsbG8=".into() };
+        let wanted = "[cannot be opened: it was not sealed with the topic's key, or is damaged]";
+        assert_eq!(lines(&message(), unopened), format!("{HEAD}\n  {wanted}"));
+    }
+
+    #[test]
+    fn marking_names_changes_no_text() {
+        for text in ["", "@", "@@ben @", "a@b @ben, @Ben-2! ü@ö @ü", "@ben@carl", "x\n@ben\n"] {
+            assert_eq!(marked(&Output::new(false), text), text);
+        }
+    }
+}
