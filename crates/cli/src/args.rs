@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
+use crate::cmd::api_key::ApiKeyVerb;
 use crate::cmd::audit::Audit;
 use crate::cmd::ban::{Ban, Unban};
 use crate::cmd::create::Create;
@@ -14,9 +15,11 @@ use crate::cmd::kick::SendAway;
 use crate::cmd::leave::Leave;
 use crate::cmd::member::MemberVerb;
 use crate::cmd::msg_status::MsgStatus;
+use crate::cmd::notification::NotificationVerb;
 use crate::cmd::send::Send;
 use crate::cmd::set_status::SetStatus;
 use crate::cmd::summary::Summary;
+use crate::cmd::topic::Topic;
 use crate::cmd::verify::Verify;
 use crate::cmd::visible::Visible;
 use crate::exit::Exit;
@@ -59,6 +62,9 @@ pub(crate) enum Verb {
     Members,
     Member(MemberVerb),
     Group(Group),
+    Topic(Topic),
+    Notification(NotificationVerb),
+    Apikey(ApiKeyVerb),
     Grant(Grant),
     Block(Block),
     /// List what you let others do to you

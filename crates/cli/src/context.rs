@@ -3,7 +3,7 @@
 use std::env;
 
 use claudemesh_client::{Config, Connection, Dial, Home, Line, Membership, Said};
-use claudemesh_proto::hello::QUIET;
+use claudemesh_proto::hello::{QUIET, TOPICS};
 use claudemesh_proto::presence::Peer;
 
 use crate::output::Output;
@@ -38,6 +38,17 @@ impl Context {
         talk: impl AsyncFnOnce(&mut Line) -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
         Self::on(Dial::member(mesh, QUIET)?, talk).await
+    }
+
+    /// The same by a client that knows what topics are: it is trusted not to write in clear where there is a key.
+    pub(crate) async fn on_line_of_topics<T>(
+        &self,
+        mesh: &Membership,
+        talk: impl AsyncFnOnce(&mut Line) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let mut dial = Dial::member(mesh, QUIET)?;
+        dial.place.capabilities.get_or_insert_default().push(TOPICS.into());
+        Self::on(dial, talk).await
     }
 
     /// The same in the name of the session that this command runs in, where there is one: what is said is said of that session,

@@ -108,6 +108,7 @@ fn advice(error: &Error) -> Option<&'static str> {
         Error::Refused { code: ErrorCode::TimestampSkew, .. } => {
             "set this machine's clock; it is more than a minute off"
         }
+        Error::Refused { code: ErrorCode::Forbidden, message } if message == NOT_IN_TOPIC => JOIN_TOPIC,
         Error::Refused { code: ErrorCode::Revoked, .. } => TAKEN_BACK,
         Error::Ended(ended) if ended.is_ban() => TAKEN_BACK,
         Error::Refused { code: ErrorCode::Unauthorized, .. } => {
@@ -140,6 +141,8 @@ fn sentence(word: &str) -> Option<&'static str> {
         "mesh_not_found" => "the broker has no such mesh",
         "member_revoked" => "the mesh has removed the member that this key belongs to",
         "timestamp_skew" => "the broker's clock and this machine's differ too much",
+        "not_in_topic" => NOT_IN_TOPIC,
+        "topic_not_found" => "there is no such topic, or you are not in it",
         _ => return None,
     })
 }
@@ -147,12 +150,16 @@ fn sentence(word: &str) -> Option<&'static str> {
 fn advice_on_word(word: &str) -> Option<&'static str> {
     Some(match word {
         "timestamp_skew" => "set this machine's clock; it is more than a minute off",
+        "not_in_topic" | "topic_not_found" => JOIN_TOPIC,
         "invite_exhausted" | "invite_revoked" | "invite_expired" | "invite_not_found" => "ask for a new invite",
         _ => return None,
     })
 }
 
 pub(crate) const IN_PARTS: &str = "send it in parts, or say where it can be found";
+/// Also the broker's words on a connection.
+const NOT_IN_TOPIC: &str = "you are not in this topic";
+const JOIN_TOPIC: &str = "claudemesh topic join NAME; to a private one somebody who leads it adds you";
 const TAKEN_BACK: &str = "ask an admin of the mesh to take you back (claudemesh unban) or for a new invite; \
     claudemesh leave SLUG forgets the old membership";
 const FIRST_MESH: &str = "claudemesh create SLUG --broker URL, or claudemesh join LINK";

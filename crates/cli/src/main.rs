@@ -3,6 +3,7 @@
 //! Data goes to standard output, everything said about it to standard error. `--json` output is for programs and stable.
 
 mod args;
+mod bearer;
 mod cmd;
 mod context;
 mod exit;

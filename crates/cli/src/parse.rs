@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use claudemesh_proto::api_key::{BadCapability, Capability as ApiCapability};
 use claudemesh_proto::group::BadGroupName;
 use claudemesh_proto::hello::Group as InGroup;
 use claudemesh_proto::message::Invalid;
 use claudemesh_proto::presence::{BadStatus, StatusSource};
-use claudemesh_proto::{GroupName, Priority, Status};
+use claudemesh_proto::topic::{BadTopicName, BadTopicRole, BadVisibility};
+use claudemesh_proto::{GroupName, Priority, Status, TopicName, TopicRole, Visibility};
 
 pub(crate) fn priority(text: &str) -> Result<Priority, &'static str> {
     text.parse().map_err(|invalid: Invalid| invalid.why)
@@ -49,6 +51,28 @@ pub(crate) fn new_group(text: &str) -> Result<GroupName, String> {
 pub(crate) fn group_with_role(text: &str) -> Result<InGroup, String> {
     let (name, role) = text.split_once(':').map_or((text, None), |(name, role)| (name, Some(role.to_owned())));
     Ok(InGroup { name: new_group(name)?.to_string(), role })
+}
+
+/// By name or id. `#` is how others write it when they speak of it.
+pub(crate) fn topic(text: &str) -> Result<String, &'static str> {
+    let named = text.strip_prefix('#').unwrap_or(text);
+    if named.is_empty() { Err("must be the name or id of a topic") } else { Ok(named.to_owned()) }
+}
+
+pub(crate) fn topic_name(text: &str) -> Result<TopicName, BadTopicName> {
+    text.strip_prefix('#').unwrap_or(text).parse()
+}
+
+pub(crate) fn topic_role(text: &str) -> Result<TopicRole, BadTopicRole> {
+    text.parse()
+}
+
+pub(crate) fn visibility(text: &str) -> Result<Visibility, BadVisibility> {
+    text.parse()
+}
+
+pub(crate) fn capability(text: &str) -> Result<ApiCapability, BadCapability> {
+    text.parse()
 }
 
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {

@@ -9,6 +9,7 @@ use claudemesh_envelope::{Channel, Sealed};
 use claudemesh_keys::Identity;
 use claudemesh_proto::PublicKey;
 use claudemesh_proto::message::Push;
+use claudemesh_proto::post::BodyVersion;
 use claudemesh_proto::text::from_base64;
 
 use crate::error::{Error, Result};
@@ -56,7 +57,8 @@ impl Cipher {
     }
 
     /// Opens what came. It fails closed: only UTF-8 sealed for us by `senderPubkey` is [`Body::Text`], and what is no UTF-8
-    /// either way stays unopened. What was sealed for somebody else looks like plain text about as often as noise does.
+    /// either way stays unopened. What was sealed for somebody else looks like plain text about as often as noise does. What was
+    /// sealed with a topic's key is not opened here.
     pub fn open(&self, push: &Push) -> Body {
         let text = || {
             let channel = self.channel(&push.sender_pubkey.parse().ok()?)?;
@@ -65,6 +67,9 @@ impl Cipher {
         };
         let plain = || String::from_utf8(from_base64(&push.ciphertext)?).ok().filter(|text| !text.is_empty());
         let unopened = || Body::Unopened { nonce: push.nonce.clone(), ciphertext: push.ciphertext.clone() };
+        if push.body_version == Some(BodyVersion::Sealed) {
+            return unopened();
+        }
         text().map(Body::Text).or_else(|| plain().map(Body::Plaintext)).unwrap_or_else(unopened)
     }
 
@@ -142,6 +147,14 @@ mod tests {
             let is_opened = matches!(eve.open(&push), Body::Text(_));
             prop_assert!(!is_opened);
         }
+    }
+
+    /// (R17)
+    #[test]
+    fn what_was_sealed_with_a_topics_key_is_never_taken_for_text() {
+        let text = push(&cipher(2).own(), base64(&[0; 24]), base64(b"looks like text"));
+        let sealed = Push { body_version: Some(BodyVersion::Sealed), ..text };
+        assert!(matches!(cipher(1).open(&sealed), Body::Unopened { .. }));
     }
 
     /// (R17)

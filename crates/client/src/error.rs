@@ -265,8 +265,10 @@ fn kind_of_code(code: ErrorCode) -> Kind {
         | ErrorCode::Replayed
         | ErrorCode::Expired => Kind::Auth,
         ErrorCode::Forbidden => Kind::Permission,
-        ErrorCode::NotFound => Kind::NotFound,
-        ErrorCode::InvalidArgument | ErrorCode::Invalid | ErrorCode::InvalidInvite => Kind::BadInput,
+        ErrorCode::NotFound | ErrorCode::TopicNotFound => Kind::NotFound,
+        ErrorCode::InvalidArgument | ErrorCode::InvalidArgs | ErrorCode::Invalid | ErrorCode::InvalidInvite => {
+            Kind::BadInput
+        }
         ErrorCode::Capacity
         | ErrorCode::RateLimit
         | ErrorCode::Unavailable

@@ -1,4 +1,4 @@
-//! The two HTTP requests of a client: one JSON object out, one back.
+//! Asking a broker over HTTP: one JSON object out, one back.
 //!
 //! `ureq` does it: a small blocking client, run on a thread of its own. It follows no redirects, because a key must not be
 //! introduced to another host than the one the user or the owner named, and uses no proxy, because the WebSocket uses none.
@@ -8,8 +8,9 @@ use std::time::Duration;
 use claudemesh_proto::text::one_line;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use ureq::http::{Method, Request, Response, StatusCode};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
-use ureq::{Agent, http};
+use ureq::{Agent, Body};
 
 use crate::broker_url::BrokerUrl;
 use crate::error::{Error, Result};
@@ -18,25 +19,139 @@ use crate::tls;
 /// Posts `body` to `route` of the broker, within 15 s.
 ///
 /// # Errors
-/// [`Error::HttpRefused`] with the word of the answer when the status is not 2xx, [`Error::Unreachable`] also when no broker
-/// answers, [`Error::Protocol`] when the answer is not what it should be.
+/// Those of [`Http::ask`].
 pub(crate) async fn post<T>(broker: &BrokerUrl, route: &str, token: Option<&str>, body: &impl Serialize) -> Result<T>
 where
     T: DeserializeOwned + Send + 'static,
 {
     let body = serde_json::to_vec(body).map_err(Error::protocol)?;
-    let bearer = token.map(|token| format!("Bearer {token}"));
-    let (broker, url, url_shown) = (broker.clone(), broker.http(route), broker.to_string());
-    let answer = tokio::task::spawn_blocking(move || exchange(&broker, &url, bearer.as_deref(), &body)).await;
-    let (status, text) = answer.map_err(Error::protocol)??;
-    if status.is_success() {
-        return serde_json::from_str(&text).map_err(Error::protocol);
+    Http::to(broker)?.ask(Method::POST, route, token, Some(body)).await
+}
+
+/// Requests to one broker. Its connection is used again for the next request.
+#[derive(Debug, Clone)]
+pub(crate) struct Http {
+    pub(crate) broker: BrokerUrl,
+    agent: Agent,
+}
+
+impl Http {
+    /// Nothing is connected to yet.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`] when this machine has no certificates to check the broker's with.
+    pub(crate) fn to(broker: &BrokerUrl) -> Result<Self> {
+        let mut config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .proxy(None)
+            .timeout_global(Some(TIMEOUT))
+            .user_agent(concat!("claudemesh/", env!("CARGO_PKG_VERSION")));
+        if broker.is_tls() {
+            let roots = tls::roots().map_err(|why| Error::Unreachable { url: broker.to_string(), why })?;
+            let roots: Vec<_> = roots.iter().map(|root| Certificate::from_der(root).to_owned()).collect();
+            let tls = TlsConfig::builder()
+                .root_certs(RootCerts::new_with_certs(&roots))
+                .unversioned_rustls_crypto_provider(tls::provider());
+            config = config.tls_config(tls.build());
+        }
+        Ok(Self { broker: broker.clone(), agent: config.build().new_agent() })
     }
-    match serde_json::from_str::<Refusal>(&text) {
-        Ok(refusal) => Err(Error::HttpRefused { status: status.as_u16(), word: one_line(&refusal.error) }),
-        // No broker says nothing: this is a proxy before it, or another server.
-        Err(_) => Err(Error::Unreachable { url: url_shown, why: no_broker(status.as_u16()) }),
+
+    /// Asks and reads the answer, within 15 s.
+    ///
+    /// # Errors
+    /// [`Error::HttpRefused`] with the word of the answer when the status is not 2xx, [`Error::Unreachable`] also when no broker
+    /// answers, [`Error::Protocol`] when the answer is not what it should be.
+    pub(crate) async fn ask<T>(
+        &self,
+        method: Method,
+        route: &str,
+        bearer: Option<&str>,
+        body: Option<Vec<u8>>,
+    ) -> Result<T>
+    where
+        T: DeserializeOwned + Send + 'static,
+    {
+        let request = self.request(method, route, bearer)?;
+        let http = self.clone();
+        let answer = tokio::task::spawn_blocking(move || {
+            let mut answer = http.exchange(request, body)?;
+            let text = answer.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_string();
+            text.map(|text| (answer.status(), text)).map_err(|error| http.failed(error))
+        });
+        let (status, text) = answer.await.map_err(Error::protocol)??;
+        if status.is_success() {
+            return serde_json::from_str(&text).map_err(Error::protocol);
+        }
+        Err(self.refused(status, &text))
     }
+
+    /// Opens an answer that goes on for as long as something comes at least every `idle`. It blocks, and so does reading.
+    ///
+    /// # Errors
+    /// Those of [`Http::ask`].
+    pub(crate) fn open_stream(&self, head: StreamHead<'_>, idle: Duration) -> Result<Body> {
+        let StreamHead { route, bearer, last_event_id } = head;
+        let mut request = self.request(Method::GET, route, Some(bearer))?.header("accept", "text/event-stream");
+        if let Some(id) = last_event_id {
+            request = request.header("last-event-id", id);
+        }
+        let request = request.body(()).map_err(Error::protocol)?;
+        let request = self.agent.configure_request(request).timeout_global(None).timeout_connect(Some(TIMEOUT));
+        let request = request.timeout_recv_response(Some(TIMEOUT)).timeout_per_read(Some(idle)).build();
+        let mut answer = self.agent.run(request).map_err(|error| self.failed(error))?;
+        if answer.status().is_success() {
+            return Ok(answer.into_body());
+        }
+        let text = answer.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_string();
+        Err(self.refused(answer.status(), &text.map_err(|error| self.failed(error))?))
+    }
+
+    fn request(&self, method: Method, route: &str, bearer: Option<&str>) -> Result<ureq::http::request::Builder> {
+        let mut request = Request::builder().method(method).uri(self.broker.http(route));
+        if let Some(bearer) = bearer {
+            request = request.header("authorization", format!("Bearer {bearer}"));
+        }
+        // What a route cannot hold is found here, and not on the other thread.
+        if request.uri_ref().is_none() { Err(Error::protocol(format!("{route} is no route"))) } else { Ok(request) }
+    }
+
+    fn exchange(&self, request: ureq::http::request::Builder, body: Option<Vec<u8>>) -> Result<Response<Body>> {
+        let answer = if let Some(body) = body {
+            let request = request.header("content-type", "application/json").body(body).map_err(Error::protocol)?;
+            self.agent.run(request)
+        } else {
+            self.agent.run(request.body(()).map_err(Error::protocol)?)
+        };
+        answer.map_err(|error| self.failed(error))
+    }
+
+    fn refused(&self, status: StatusCode, text: &str) -> Error {
+        match serde_json::from_str::<Refusal>(text) {
+            Ok(refusal) => Error::HttpRefused { status: status.as_u16(), word: one_line(refusal.word()) },
+            // No broker says nothing: this is a proxy before it, or another server.
+            Err(_) => Error::Unreachable { url: self.broker.to_string(), why: no_broker(status.as_u16()) },
+        }
+    }
+
+    fn failed(&self, error: ureq::Error) -> Error {
+        let url = self.broker.to_string();
+        match error {
+            ureq::Error::Timeout(_) => Error::TimedOut { what: "HTTP answer", seconds: TIMEOUT.as_secs() },
+            ureq::Error::Io(error) => Error::Unreachable { url, why: tls::why(&error) },
+            other => Error::Unreachable { url, why: other.to_string() },
+        }
+    }
+}
+
+/// What a stream is asked for with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StreamHead<'a> {
+    pub(crate) route: &'a str,
+    pub(crate) bearer: &'a str,
+    /// The last event that is known: what follows it comes.
+    pub(crate) last_event_id: Option<&'a str>,
 }
 
 /// Why an answer with this HTTP status is none of a broker's.
@@ -48,45 +163,27 @@ pub(crate) fn no_broker(status: u16) -> String {
     }
 }
 
-/// What a refusal says.
+/// What a refusal says: the word of one route, or what any route may say, with words for people.
 #[derive(Deserialize)]
-struct Refusal {
-    error: String,
+#[serde(untagged)]
+enum Refusal {
+    Own { error: String },
+    Common { message: String },
 }
 
-fn exchange(broker: &BrokerUrl, url: &str, bearer: Option<&str>, body: &[u8]) -> Result<(http::StatusCode, String)> {
-    let unreachable = |error: ureq::Error| match error {
-        ureq::Error::Timeout(_) => Error::TimedOut { what: "HTTP answer", seconds: TIMEOUT.as_secs() },
-        ureq::Error::Io(error) => Error::Unreachable { url: broker.to_string(), why: tls::why(&error) },
-        other => Error::Unreachable { url: broker.to_string(), why: other.to_string() },
-    };
-    let mut config = Agent::config_builder()
-        .http_status_as_error(false)
-        .max_redirects(0)
-        .proxy(None)
-        .timeout_global(Some(TIMEOUT))
-        .user_agent(concat!("claudemesh/", env!("CARGO_PKG_VERSION")));
-    if broker.is_tls() {
-        let roots = tls::roots().map_err(|why| Error::Unreachable { url: broker.to_string(), why })?;
-        let roots: Vec<_> = roots.iter().map(|root| Certificate::from_der(root).to_owned()).collect();
-        let tls = TlsConfig::builder()
-            .root_certs(RootCerts::new_with_certs(&roots))
-            .unversioned_rustls_crypto_provider(tls::provider());
-        config = config.tls_config(tls.build());
+impl Refusal {
+    fn word(&self) -> &str {
+        match self {
+            Self::Own { error } => error,
+            Self::Common { message } => message,
+        }
     }
-    let mut request = config.build().new_agent().post(url).header("content-type", "application/json");
-    if let Some(bearer) = bearer {
-        request = request.header("authorization", bearer);
-    }
-    let mut answer = request.send(body).map_err(unreachable)?;
-    let text = answer.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_string().map_err(unreachable)?;
-    Ok((answer.status(), text))
 }
 
 const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Both answers have a few hundred bytes.
-const MAX_ANSWER_BYTES: u64 = 64 << 10;
+/// The longest answer is a page of 200 messages of 64 KiB each, with what is beside them.
+const MAX_ANSWER_BYTES: u64 = 16 << 20;
 
 #[cfg(test)]
 mod tests {

@@ -42,6 +42,8 @@ pub struct Letter {
     pub sent_at: Timestamp,
     /// When it came here.
     pub received_at: Timestamp,
+    /// The name of the topic that it was written in, as the broker says.
+    pub topic: Option<String>,
     /// What it says.
     pub body: Body,
 }
@@ -57,6 +59,7 @@ impl Letter {
             priority: push.priority,
             sent_at: push.created_at,
             received_at: now,
+            topic: push.topic.clone(),
             body,
         }
     }
@@ -144,8 +147,8 @@ impl Inbox {
         let prepared = async {
             let mut transaction = self.pool.begin_with("begin immediate").await?;
             let version: i64 = sqlx::query_scalar("pragma user_version").fetch_one(&mut *transaction).await?;
-            if version > 3 {
-                return Ok(Err(format!("its schema is version {version}, this program knows 3")));
+            if version > 4 {
+                return Ok(Err(format!("its schema is version {version}, this program knows 4")));
             }
             if version == 0 {
                 sqlx::raw_sql(SCHEMA).execute(&mut *transaction).await?;
@@ -159,6 +162,9 @@ impl Inbox {
             }
             if version < 3 {
                 sqlx::raw_sql(SCHEMA_3).execute(&mut *transaction).await?;
+            }
+            if version < 4 {
+                sqlx::raw_sql(SCHEMA_4).execute(&mut *transaction).await?;
             }
             let owner: String = sqlx::query_scalar("select mesh_id from mesh").fetch_one(&mut *transaction).await?;
             transaction.commit().await?;
@@ -180,7 +186,7 @@ async fn insert(transaction: &mut Transaction<'_, Sqlite>, letter: &Letter) -> R
     };
     let done = sqlx::query(
         "insert into letter (message_id, sender_pubkey, sender_member_pubkey, sender_name, priority, sent_at, received_at, \
-         body, nonce, ciphertext, is_plaintext) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) on conflict do nothing",
+         body, nonce, ciphertext, is_plaintext, topic) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) on conflict do nothing",
     )
     .bind(letter.message_id.as_str())
     .bind(&letter.sender_pubkey)
@@ -193,6 +199,7 @@ async fn insert(transaction: &mut Transaction<'_, Sqlite>, letter: &Letter) -> R
     .bind(nonce)
     .bind(ciphertext)
     .bind(matches!(letter.body, Body::Plaintext(_)))
+    .bind(&letter.topic)
     .execute(&mut **transaction)
     .await?;
     Ok(done.rows_affected() == 1)
@@ -213,6 +220,7 @@ fn letter(row: &SqliteRow) -> Result<Letter, sqlx::Error> {
         priority: parse(row.try_get("priority")?)?,
         sent_at: Timestamp::from_millis(row.try_get("sent_at")?),
         received_at: Timestamp::from_millis(row.try_get("received_at")?),
+        topic: row.try_get("topic")?,
         body,
     })
 }
@@ -259,6 +267,12 @@ alter table letter add column is_plaintext integer not null default 0;
 pragma user_version = 3;
 ";
 
+/// Until then, nothing said what topic a message was written in.
+const SCHEMA_4: &str = "
+alter table letter add column topic text;
+pragma user_version = 4;
+";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -273,6 +287,7 @@ mod tests {
             priority: Priority::Now,
             sent_at: Timestamp::from_millis(1),
             received_at: Timestamp::from_millis(2),
+            topic: Some("general".into()),
             body,
         }
     }
@@ -303,7 +318,7 @@ mod tests {
     #[tokio::test]
     async fn what_an_older_program_kept_is_there_and_was_sealed() {
         let (_dir, home, inbox) = inbox().await;
-        sqlx::raw_sql("alter table letter drop column is_plaintext; pragma user_version = 2;")
+        sqlx::raw_sql("alter table letter drop column is_plaintext; alter table letter drop column topic; pragma user_version = 2;")
             .execute(&inbox.pool)
             .await
             .unwrap();

@@ -7,11 +7,13 @@
 //! - [`Dial`] opens a [`Connection`] by a [`Handshake`]; pushes arrive in its [`Pushes`].
 //! - [`Cipher`] seals a [`Draft`] into a `send`; [`Line`] sends it, again under the same id when the connection is lost.
 //! - A [`Broadcast`] to an [`Audience`] is not sealed: nobody has one key for many.
+//! - A [`Post`] to a topic is sealed under the topic's key, which a [`Bearer`] gets: see [`Held`]. A [`TopicStream`] reads along.
 //! - A push is opened by [`Cipher`], kept by [`Inbox`], and only then acknowledged: see [`keep`].
 //!
 //! Load generators use [`Connection`] alone: [`Connection::submit`] many, collect the acks later.
 #![warn(missing_docs)]
 
+mod api_key;
 mod audit;
 mod backoff;
 mod ban;
@@ -38,8 +40,10 @@ mod member;
 mod mesh;
 mod message;
 mod message_id;
+mod notification;
 mod owner;
 mod place;
+mod post;
 mod presence;
 mod private_file;
 mod receive;
@@ -48,9 +52,14 @@ mod said;
 #[cfg(test)]
 mod samples;
 mod tls;
+mod topic;
+mod topic_key;
+mod topic_stream;
 
+pub use claudemesh_envelope::TopicKey;
 pub use claudemesh_proto::hello::MAIL;
 
+pub use api_key::{Bearer, PASSING_KEY_LIFE, Passing, PassingKey};
 pub use backoff::Backoff;
 pub use broadcast::{Audience, Broadcast};
 pub use broker_url::{BadUrl, BrokerUrl};
@@ -69,8 +78,13 @@ pub use link::{BadLink, Invite, token_of};
 pub use mesh::{Creation, create};
 pub use message::{Draft, MAX_TEXT_BYTES, is_permanent};
 pub use message_id::client_message_id;
+pub use notification::Notification;
 pub use owner::OwnerKey;
 pub use place::{here, hostname};
+pub use post::{Post, open_post};
 pub use receive::{BATCH, Bound, Fetched, fetch, keep};
 pub use resolve::{Addressee, Roster, Unresolved, is_same_name, is_short_key, key_prefix};
 pub use said::Said;
+pub use topic::NewTopic;
+pub use topic_key::{Held, Newcomer};
+pub use topic_stream::{TopicEvent, TopicStream};

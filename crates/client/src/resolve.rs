@@ -197,7 +197,7 @@ impl fmt::Display for Unresolved {
             }
             Self::NoAudience(who) => {
                 let grammar = "neither everybody (* or @all) nor a group (@NAME of 1-64 a-z, 0-9 and _./-)";
-                write!(f, "\"{who}\" is {grammar}; topics are not there yet")
+                write!(f, "\"{who}\" is {grammar}; a topic is written to with claudemesh topic post")
             }
         }
     }

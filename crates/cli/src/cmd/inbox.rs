@@ -22,9 +22,10 @@ use crate::output::Output;
 /// Fetch, open and show new messages
 #[derive(Debug, Args)]
 #[command(
-    after_help = "A message is acknowledged once it is safely in the local inbox.\n\nJSON: one line per message: \
-    {messageId, from, senderPubkey, senderMemberPubkey, priority, sentAt, receivedAt, encrypted, text}; encrypted is false for \
-    what the broker could read; it and text are null when the message could not be opened"
+    after_help = "A message is acknowledged once it is safely in the local inbox. What is written in topics is read with topic history and \
+    topic tail; here comes only what was written there without encryption.\n\nJSON: one line per message: \
+    {messageId, from, senderPubkey, senderMemberPubkey, priority, sentAt, receivedAt, topic|null, encrypted, text}; encrypted is \
+    false for what the broker could read; it and text are null when the message could not be opened"
 )]
 pub(crate) struct ReadInbox {
     /// Go on until interrupted, also across lost connections
@@ -169,6 +170,7 @@ fn value(letter: &Letter) -> Value {
         "priority": letter.priority,
         "sentAt": letter.sent_at,
         "receivedAt": letter.received_at,
+        "topic": letter.topic.as_deref().map(one_line),
         "encrypted": encrypted,
         "text": text,
     })
@@ -179,7 +181,8 @@ fn lines(output: &Output, letter: &Letter) -> String {
     let key = key_prefix(&letter.sender_pubkey);
     let urgent = if letter.priority == Priority::Now { "  now" } else { "" };
     let open = if matches!(letter.body, Body::Plaintext(_)) { "  not encrypted" } else { "" };
-    let about = format!("({key})  {}{urgent}{open}", letter.sent_at);
+    let topic = letter.topic.as_deref().map(|topic| format!("  #{}", one_line(topic))).unwrap_or_default();
+    let about = format!("({key})  {}{topic}{urgent}{open}", letter.sent_at);
     let mut text = format!("{}  {}", output.bold(&letter.sender()), output.dim(&about));
     let body = match &letter.body {
         Body::Text(body) | Body::Plaintext(body) => many_lines(body),
@@ -193,7 +196,7 @@ fn lines(output: &Output, letter: &Letter) -> String {
 }
 
 /// Ctrl-C, or being told to end.
-async fn interrupted() {
+pub(crate) async fn interrupted() {
     if let Ok(mut ended) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
         tokio::select! {
             _ = ended.recv() => {}
@@ -223,6 +226,7 @@ mod tests {
             priority: Priority::Now,
             sent_at: Timestamp::from_millis(0),
             received_at: Timestamp::from_millis(0),
+            topic: None,
             body,
         }
     }
@@ -253,6 +257,9 @@ mod tests {
         let open = letter(Body::Plaintext("to all".into()));
         let wanted = "Anna  (abababababab)  1970-01-01T00:00:00.000Z  now  not encrypted\n  to all";
         assert_eq!(lines(&Output::new(false), &open), wanted);
+        let topic = Some("general\nBen".into());
+        let wanted = "Anna  (abababababab)  1970-01-01T00:00:00.000Z  #generalBen  now  not encrypted\n  to all";
+        assert_eq!(lines(&Output::new(false), &Letter { topic, ..open.clone() }), wanted);
         let flags = [open, letter(Body::Text("x".into()))].map(|letter| value(&letter)["encrypted"].clone());
         assert_eq!(flags, [Value::Bool(false), Value::Bool(true)]);
     }

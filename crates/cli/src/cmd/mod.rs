@@ -1,5 +1,6 @@
 //! The verbs, one file each.
 
+pub(crate) mod api_key;
 pub(crate) mod audit;
 pub(crate) mod ban;
 mod broadcast;
@@ -15,10 +16,12 @@ mod list;
 pub(crate) mod member;
 mod members;
 pub(crate) mod msg_status;
+pub(crate) mod notification;
 mod peers;
 pub(crate) mod send;
 pub(crate) mod set_status;
 pub(crate) mod summary;
+pub(crate) mod topic;
 pub(crate) mod verify;
 pub(crate) mod visible;
 
@@ -54,6 +57,9 @@ pub(crate) async fn run(context: &mut Context, verb: Verb) -> anyhow::Result<()>
         Verb::Unban(asked) => ban::unban(context, &asked).await,
         Verb::Bans => ban::list(context).await,
         Verb::Audit(asked) => audit::run(context, asked).await,
+        Verb::Topic(asked) => topic::run(context, asked).await,
+        Verb::Notification(asked) => notification::run(context, asked).await,
+        Verb::Apikey(asked) => api_key::run(context, asked).await,
         Verb::Send(asked) => send::run(context, asked).await,
         Verb::Inbox(asked) => inbox::run(context, &asked).await,
         Verb::MsgStatus(asked) => msg_status::run(context, &asked).await,

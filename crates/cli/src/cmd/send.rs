@@ -66,7 +66,7 @@ pub(crate) async fn sending<T>(
     talk: impl AsyncFnOnce(&mut Line) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
     let mut is_open = false;
-    let sent = context.on_line(mesh, async |line| {
+    let sent = context.on_line_of_topics(mesh, async |line| {
         is_open = true;
         talk(line).await
     });
@@ -91,7 +91,7 @@ fn refusal(error: Error, is_to_us: bool) -> anyhow::Error {
     }
 }
 
-fn text(words: &[String]) -> anyhow::Result<String> {
+pub(crate) fn text(words: &[String]) -> anyhow::Result<String> {
     let text = match words {
         [only] if only == "-" => from_stdin()?,
         words => words.join(" "),

@@ -28,6 +28,8 @@ mod spelling;
 #[cfg(test)]
 mod team;
 #[cfg(test)]
+mod topic;
+#[cfg(test)]
 mod user;
 #[cfg(test)]
 mod walkthrough;

@@ -3,7 +3,7 @@
 /// What is real and what is shown, both ways.
 pub(crate) struct Placeholders {
     pairs: Vec<(String, String)>,
-    messages: usize,
+    messages: u32,
     hostname: String,
 }
 
@@ -65,8 +65,9 @@ impl Placeholders {
     }
 
     fn number(&mut self, id: &str) -> String {
-        // The first is the invite's.
-        let name = if self.messages == 0 { "invite".to_owned() } else { format!("message{}", self.messages) };
+        // The first is the invite's. Of digits alone, the tenth would look like the first with zeros behind it.
+        let digit = char::from_digit(self.messages, 36).expect("few messages");
+        let name = if self.messages == 0 { "invite".to_owned() } else { format!("message{digit}") };
         self.messages += 1;
         let shown = format!("{name:0<32}");
         self.pair(id, &shown);

@@ -1,0 +1,70 @@
+//! Who mentioned us.
+
+use claudemesh_proto::text::one_line;
+use claudemesh_proto::{MessageId, NotificationId, Timestamp, TopicId, TopicName};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::api_key::Bearer;
+use crate::error::Result;
+
+/// One notification.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Notification {
+    /// The message.
+    pub id: MessageId,
+    /// The notification.
+    pub notification_id: NotificationId,
+    /// Where it was written.
+    pub topic_id: TopicId,
+    /// Its name.
+    pub topic_name: TopicName,
+    /// Who wrote it.
+    pub sender_name: String,
+    /// What it is for: `mention`.
+    pub kind: String,
+    /// Since when it is read.
+    #[serde(default)]
+    pub read_at: Option<Timestamp>,
+    /// When it was written.
+    pub created_at: Timestamp,
+}
+
+impl Bearer {
+    /// Notifications of ours since a time, newest first; 50 at most.
+    ///
+    /// # Errors
+    /// Those of every request.
+    pub async fn notifications(&self, since: Timestamp, unread_only: bool) -> Result<Vec<Notification>> {
+        let unread = if unread_only { "&unread=1" } else { "" };
+        let mut answer: Answer = self.get(&format!("/v1/notifications?since={since}{unread}")).await?;
+        for one in &mut answer.notifications {
+            one.sender_name = one_line(&one.sender_name);
+            one.kind = one_line(&one.kind);
+        }
+        Ok(answer.notifications)
+    }
+
+    /// Marks these as read, or all when none are named. How many were unread until now; not told of all.
+    ///
+    /// # Errors
+    /// Those of every request.
+    pub async fn read_notifications(&self, ids: &[String]) -> Result<Option<u64>> {
+        let body = if ids.is_empty() { json!({ "all": true }) } else { json!({ "ids": ids }) };
+        let answer: Marked = self.post("/v1/notifications/read", &body).await?;
+        Ok(answer.marked.as_u64())
+    }
+}
+
+#[derive(Deserialize)]
+struct Marked {
+    /// A count, or `all`.
+    marked: Value,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(default)]
+    notifications: Vec<Notification>,
+}
