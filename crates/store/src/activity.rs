@@ -49,12 +49,12 @@ impl Store {
         limit: i64,
     ) -> Result<Vec<WrittenMessage>, StoreError> {
         const SIZES: Sql = sql!(
-            "select q.message_seq, cast(length(q.ciphertext) + coalesce(length(q.ext), 0) as bigint) from ( \
+            "select t.message_seq, cast(length(t.ciphertext) + coalesce(length(t.ext), 0) as bigint) from ( \
               select message_seq, topic_id, sender_member_id, created_at, ciphertext, ext from topic_message \
-              where mesh_id = $1 order by message_seq desc limit $5) q \
-             join topic_member c on c.mesh_id = $1 and c.topic_id = q.topic_id and c.member_id = $2 \
-             join topic t on t.mesh_id = c.mesh_id and t.id = c.topic_id and t.archived_at is null \
-             where q.created_at >= $3 and q.sender_member_id <> $2 order by q.message_seq desc limit $4"
+              where mesh_id = $1 order by message_seq desc limit $5) t \
+             join topic_member c on c.mesh_id = $1 and c.topic_id = t.topic_id and c.member_id = $2 \
+             join topic o on o.mesh_id = c.mesh_id and o.id = c.topic_id and o.archived_at is null \
+             where t.created_at >= $3 and t.sender_member_id <> $2 order by t.message_seq desc limit $4"
         );
         const MESSAGES: Sql = sql!(
             "select q.id, q.sender_pubkey, q.sender_member_id, q.sender_name, q.nonce, q.ciphertext, q.body_version, q.reply_to_id, \

@@ -136,7 +136,7 @@ async fn a_bad_field_is_refused_by_an_ack_that_names_it_and_is_permanent() {
         (json!({"targetSpec": null}), "targetSpec must be a member's or session's key, *, @all, @group or #topic-id"),
         (json!({"targetSpec": "**"}), "targetSpec must be a member's or session's key, *, @all, @group or #topic-id"),
         (json!({"targetSpec": "@a b"}), "targetSpec must be a member's or session's key, *, @all, @group or #topic-id"),
-        (json!({"targetSpec": "#general"}), "targetSpec must be a member's or session's key, *, @all, @group or #topic-id"),
+        (json!({"targetSpec": "#a b"}), "targetSpec must be a member's or session's key, *, @all, @group or #topic-id"),
     ];
     for (change, words) in cases {
         let frame = merged(letter(&bob.key(), "x"), change.clone());
