@@ -148,7 +148,7 @@ pub enum TopicRole {
     /// Reads and writes.
     #[default]
     Member,
-    /// Reads along.
+    /// Says that it only reads along. Nothing keeps it from writing, as in the existing protocol.
     Observer,
 }
 

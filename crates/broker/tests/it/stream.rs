@@ -109,18 +109,21 @@ async fn a_stream_tells_what_is_written_from_then_on_and_resumes_exactly(setup: 
     let mut second = open(&mesh, "general", &key, None).await;
     second.expect("ready").await;
     let mut ids = Vec::new();
-    for number in 0..5 {
-        ids.push(post(&mut from, &topic, &number.to_string(), json!({})).await["messageId"].clone());
-    }
-    for (number, id) in ids.iter().enumerate() {
-        for stream in [&mut events, &mut second] {
-            let event = stream.next().await.unwrap();
-            assert_eq!((event.event.as_str(), json!(event.id)), ("message", id.clone()));
-            let message = event.json();
-            assert_eq!((&message["id"], &message["seq"]), (id, &json!(number + 2)));
-            assert_eq!((&message["senderPubkey"], &message["senderName"]), (&json!(ann.key()), &json!("Ann")));
+    // A stream looks every 5 s by itself: without being rung this would take 25 s.
+    let told = tokio::time::timeout(Duration::from_secs(15), async {
+        for number in 0..5 {
+            let id = post(&mut from, &topic, &number.to_string(), json!({})).await["messageId"].clone();
+            for stream in [&mut events, &mut second] {
+                let event = stream.next().await.unwrap();
+                assert_eq!((event.event.as_str(), json!(event.id)), ("message", id.clone()));
+                let message = event.json();
+                assert_eq!((&message["id"], &message["seq"]), (&id, &json!(number + 2)));
+                assert_eq!((&message["senderPubkey"], &message["senderName"]), (&json!(ann.key()), &json!("Ann")));
+            }
+            ids.push(id);
         }
-    }
+    });
+    told.await.expect("a stream is rung");
     drop(events);
     let mut resumed = open(&mesh, "general", &key, ids[1].as_str()).await;
     resumed.expect("ready").await;

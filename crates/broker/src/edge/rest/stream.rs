@@ -31,8 +31,11 @@ const HEARTBEAT: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_secs(1);
 /// Messages read at once.
 const PAGE: i64 = 100;
-/// Messages that are kept for the others who read along.
+/// Messages that are kept for the others who read along, and about how many bytes of them.
 const RECENT: usize = 256;
+const RECENT_BYTES: usize = 4 << 20;
+/// About how much waits for one reader: whoever reads slowly has no more of it in memory.
+const WAITING_BYTES: usize = 1 << 20;
 /// Streams of one member.
 const MAX_STREAMS: usize = 100;
 
@@ -83,6 +86,7 @@ pub(crate) async fn stream(
         name: topic.name,
         access,
         stream,
+        lines: VecDeque::new(),
         events: VecDeque::from([Event::default().event("ready").data(ready.to_string())]),
         look: true,
         has_failed: false,
@@ -106,6 +110,9 @@ struct Reading {
     stream: Stream,
     /// The number of the last message that was told.
     seq: i64,
+    /// Messages that wait to be told.
+    lines: VecDeque<Arc<Line>>,
+    /// What else waits to be said; it goes first.
     events: VecDeque<Event>,
     /// There may be something new.
     look: bool,
@@ -123,6 +130,9 @@ impl Reading {
             }
             if let Some(event) = self.events.pop_front() {
                 return Some(event);
+            }
+            if let Some(line) = self.lines.pop_front() {
+                return Some(Event::default().event("message").id(&line.id).data(&line.text));
             }
             if self.look {
                 self.look = false;
@@ -180,9 +190,9 @@ impl Reading {
                     self.seq = last.seq;
                     self.look = true;
                 }
-                let event = |line: &Arc<Line>| Event::default().event("message").id(&line.id).data(&line.text);
-                self.events.extend(lines.iter().map(event));
-                Some(!lines.is_empty())
+                let is_something = !lines.is_empty();
+                self.lines.extend(lines);
+                Some(is_something)
             }
             Ok(Err(Closed::NotFound | Closed::NotIn)) => None,
             Err(error) => {
@@ -209,7 +219,7 @@ impl Reading {
         let is_before = recent.first().is_some_and(|first| self.seq + 1 < first.seq);
         let place = recent.partition_point(|line| line.seq <= self.seq);
         if !is_before && place < recent.len() {
-            return Ok(Ok(recent.iter().skip(place).cloned().collect()));
+            return Ok(Ok(some(recent.iter().skip(place))));
         }
         let whose = (&self.access.mesh_id, &self.access.member_id);
         let sought = TopicSought::by_id(self.topic_id.clone());
@@ -226,15 +236,46 @@ impl Reading {
                 recent.clear();
             }
             recent.extend(lines.iter().cloned());
-            let too_many = recent.len().saturating_sub(RECENT);
+            let kept = recent.iter().rev().take(RECENT).scan(0, |bytes, line| {
+                *bytes += line.text.len();
+                (*bytes <= RECENT_BYTES).then_some(())
+            });
+            let too_many = recent.len() - kept.count();
             recent.drain(..too_many);
         }
         Ok(Ok(lines))
     }
 }
 
+/// As many as may wait for one reader, and one at least.
+fn some<'a>(lines: impl Iterator<Item = &'a Arc<Line>>) -> Vec<Arc<Line>> {
+    let (mut taken, mut bytes) = (Vec::new(), 0);
+    for line in lines {
+        bytes += line.text.len();
+        if !taken.is_empty() && bytes > WAITING_BYTES {
+            break;
+        }
+        taken.push(Arc::clone(line));
+    }
+    taken
+}
+
 fn line(message: &topic::Message) -> Line {
     // Text keys and plain values always serialise.
     let text = serde_json::to_string(message).unwrap_or_default();
     Line { id: message.id.to_string(), seq: message.seq, text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_much_waits_for_one_reader_and_one_message_at_least() {
+        let line = |seq, size| Arc::new(Line { id: String::new(), seq, text: "x".repeat(size) });
+        let small: Vec<_> = (1..=100).map(|seq| line(seq, 100 << 10)).collect();
+        assert_eq!(some(small.iter()).last().map(|line| line.seq), Some(10));
+        let large = [line(1, WAITING_BYTES + 1), line(2, 1)];
+        assert_eq!(some(large.iter()).len(), 1);
+    }
 }
