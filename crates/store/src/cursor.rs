@@ -42,6 +42,8 @@ pub(crate) struct Movable {
     seq: i64,
     /// Of the last message in the topic.
     head_seq: i64,
+    /// Of the last message that was handed to whoever has the claim.
+    claimed_seq: i64,
 }
 
 impl Cursors {
@@ -133,12 +135,12 @@ pub(crate) fn message_rows(settles: &[&Settle]) -> Vec<impl serde::Serialize> {
 
 /// Moves cursors as far as their members' connections have the messages.
 pub(crate) fn settle(batch: &mut Batch, settles: &[&Settle], found: Vec<Movable>) {
-    for Movable { place, cursor, seq, head_seq } in found {
+    for Movable { place, cursor, seq, head_seq, claimed_seq } in found {
         let Some(settle) = settles.get(place) else { continue };
         batch.cursors.advance(cursor, seq);
         if let Settled::Posts(Front { connection, is_done: true, .. }) = &settle.which {
             batch.cursors.free((cursor, seq), connection);
-            if head_seq > seq {
+            if head_seq > seq && claimed_seq <= seq {
                 // Whoever took the turn meanwhile was not handed what came while the cursor was held.
                 batch.ring_again(&settle.mesh_id, &Recipient::Member(settle.by.clone()));
             }

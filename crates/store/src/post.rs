@@ -120,7 +120,7 @@ const LOOK_UP: Sql = columns!(
          where coalesce(q.id, '') = r.value ->> 4 and coalesce(q.topic_id, '') = r.value ->> 2"
     ),
     read(
-        "cast(r.value ->> 0 as bigint), c.id, cast(r.value ->> 4 as bigint), t.head_seq",
+        "cast(r.value ->> 0 as bigint), c.id, cast(r.value ->> 4 as bigint), t.head_seq, c.claimed_seq",
         "$4",
         " left join topic_member c on c.id = cast(r.value ->> 1 as bigint) \
           left join topic t on t.mesh_id = c.mesh_id and t.id = c.topic_id \
@@ -128,7 +128,7 @@ const LOOK_UP: Sql = columns!(
          where coalesce(c.mesh_id, '') = r.value ->> 2 and coalesce(c.member_id, '') = r.value ->> 3 and k.revoked_at is null"
     ),
     read(
-        "cast(r.value ->> 0 as bigint), c.id, q.seq, q.seq",
+        "cast(r.value ->> 0 as bigint), c.id, q.seq, q.seq, c.claimed_seq",
         "$5",
         " left join topic_message q on q.mesh_id = r.value ->> 1 and q.message_seq = cast(r.value ->> 2 as bigint) \
           left join topic_member c on c.mesh_id = q.mesh_id and c.topic_id = q.topic_id and c.member_id = r.value ->> 4 \

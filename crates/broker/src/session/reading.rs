@@ -8,7 +8,8 @@ use std::collections::{BTreeSet, HashMap};
 
 use claudemesh_store::{DeliveryId, Recipient, Span};
 
-/// The topics in which it holds something, by their cursors.
+/// The topics of which it was handed something, by their cursors. One that is done is remembered: an answer of the store may be on its way
+/// that is older than what was acknowledged since.
 #[derive(Debug, Default)]
 pub(crate) struct Readings(HashMap<i64, Reading>);
 
@@ -19,8 +20,10 @@ struct Reading {
     acknowledged: BTreeSet<i64>,
     /// Everything up to here was handed over, or is not for this connection.
     complete_to: i64,
-    /// Up to here the store knows.
+    /// Up to here the store knows, or is being told.
     told: i64,
+    /// It holds something, or something is acknowledged behind a gap.
+    is_open: bool,
 }
 
 /// Everything in a topic up to a message is acknowledged.
@@ -41,11 +44,17 @@ impl Readings {
             acknowledged: BTreeSet::new(),
             complete_to: span.delivered,
             told: span.delivered,
+            is_open: false,
         });
+        // Another connection of the member may have gone on meanwhile.
+        reading.complete_to = reading.complete_to.max(span.delivered);
+        reading.told = reading.told.max(span.delivered);
         if reading.complete_to >= span.after {
             reading.complete_to = reading.complete_to.max(seq);
         }
-        seq > reading.told && !reading.acknowledged.contains(&seq) && reading.held.insert(seq)
+        let is_new = seq > reading.told && !reading.acknowledged.contains(&seq) && reading.held.insert(seq);
+        reading.is_open |= is_new;
+        is_new
     }
 
     /// A message was acknowledged.
@@ -68,7 +77,7 @@ impl Readings {
     /// Where the store is to be told something new.
     pub(crate) fn progress(&mut self) -> Vec<Progress> {
         let mut news = Vec::new();
-        self.0.retain(|cursor, reading| {
+        for (cursor, reading) in self.0.iter_mut().filter(|(_, reading)| reading.is_open) {
             let first_held = reading.held.first().copied().unwrap_or(i64::MAX);
             let limit = reading.complete_to.min(first_held - 1);
             let seq = reading.acknowledged.range(..=limit).next_back().copied().unwrap_or(reading.told);
@@ -78,15 +87,15 @@ impl Readings {
                 reading.told = seq;
                 news.push(Progress { cursor: *cursor, seq, is_done });
             }
-            !is_done
-        });
+            reading.is_open = !is_done;
+        }
         news
     }
 
     /// The topics in which something is held or acknowledged behind a gap, each once.
     pub(crate) fn places(self) -> impl Iterator<Item = (DeliveryId, Recipient)> {
         let place = |(cursor, reading): (i64, Reading)| (DeliveryId::Post { cursor, seq: 0 }, reading.recipient);
-        self.0.into_iter().map(place)
+        self.0.into_iter().filter(|(_, reading)| reading.is_open).map(place)
     }
 }
 
@@ -141,6 +150,33 @@ mod tests {
         assert_eq!(told(&mut readings), [(11, false)]);
         assert!(!begin(&mut readings, 12, 11));
         assert_eq!(told(&mut readings), [(12, true)]);
+    }
+
+    /// The store answered before it was told of the acknowledgement.
+    #[test]
+    fn an_answer_that_is_older_than_an_acknowledgement_brings_nothing_again() {
+        let mut readings = Readings::default();
+        assert!(begin(&mut readings, 11, 10));
+        readings.finish(7, 11);
+        assert_eq!(told(&mut readings), [(11, true)]);
+        assert!(!begin(&mut readings, 11, 10));
+        assert_eq!(told(&mut readings), []);
+        assert!(begin(&mut readings, 12, 11));
+        readings.finish(7, 12);
+        assert_eq!(told(&mut readings), [(12, true)]);
+        assert_eq!(readings.places().count(), 0, "nothing of it is held");
+    }
+
+    #[test]
+    fn it_goes_on_where_another_connection_has_stopped() {
+        let mut readings = Readings::default();
+        assert!(begin(&mut readings, 11, 10));
+        readings.finish(7, 11);
+        assert_eq!(told(&mut readings), [(11, true)]);
+        let span = Span { delivered: 15, after: 15 };
+        assert!(readings.begin((7, 16), span, &Recipient::Member("m".parse().unwrap())));
+        readings.finish(7, 16);
+        assert_eq!(told(&mut readings), [(16, true)]);
     }
 
     #[test]
