@@ -202,7 +202,8 @@ async fn that_a_key_is_used_is_noted_once_a_minute(setup: Setup) {
     let key = key_of(&mesh, &ann, json!({})).await;
     let noted = "select coalesce(max(last_used_at), 0) from api_key";
     assert_eq!(mesh.database.number(noted).await, 0);
-    is_problem(&get(&mesh, "/v1/members", &format!("{}A", &key[..45])).await, 401, "error.api_key_invalid");
+    let other = if key.ends_with('A') { "E" } else { "A" };
+    is_problem(&get(&mesh, "/v1/members", &format!("{}{other}", &key[..45])).await, 401, "error.api_key_invalid");
     let first = mesh.clock.now().as_millis();
     get(&mesh, "/v1/members", &key).await;
     eventually("the first use is noted", async || mesh.database.number(noted).await >= first).await;
