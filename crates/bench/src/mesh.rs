@@ -11,7 +11,7 @@ use claudemesh_keys::Identity;
 use claudemesh_proto::hello::Place;
 use claudemesh_proto::invite::{InvitePayload, Join, Joined};
 use claudemesh_proto::mesh::{FirstMember, MeshCreate, MeshCreated};
-use claudemesh_proto::{MemberId, MemberRole, MeshId, canonical};
+use claudemesh_proto::{MemberId, MemberRole, MeshId, TopicId, canonical};
 
 use crate::broker::Broker;
 use crate::http;
@@ -19,7 +19,7 @@ use crate::http;
 /// A mesh and the keys of everybody in it.
 #[derive(Debug, Clone)]
 pub(crate) struct Mesh {
-    url: BrokerUrl,
+    pub(crate) url: BrokerUrl,
     id: MeshId,
     pub(crate) members: Vec<Member>,
 }
@@ -28,7 +28,7 @@ pub(crate) struct Mesh {
 #[derive(Clone)]
 pub(crate) struct Member {
     id: MemberId,
-    identity: Arc<Identity>,
+    pub(crate) identity: Arc<Identity>,
     /// The key that messages are addressed to.
     pub(crate) key: String,
 }
@@ -103,6 +103,12 @@ impl Mesh {
     }
 }
 
+/// The topic that every member of a mesh is in.
+pub(crate) async fn general(connection: &Connection) -> anyhow::Result<TopicId> {
+    let general = connection.topics().await?.into_iter().find(|topic| topic.name.as_str() == GENERAL);
+    Ok(general.context("the mesh has no topic general")?.id)
+}
+
 async fn create(broker: SocketAddr, owner: &Identity, first: &Identity) -> anyhow::Result<MeshCreated> {
     let timestamp = now().as_millis();
     let signed = canonical::mesh_create(SLUG, &owner.public(), &first.public(), NAME, timestamp);
@@ -132,6 +138,9 @@ async fn join(broker: SocketAddr, token: &str) -> anyhow::Result<Member> {
 
 const SLUG: &str = "bench";
 const NAME: &str = "peer";
+
+/// The name of the topic that every mesh has.
+pub(crate) const GENERAL: &str = "general";
 
 /// How many may join with one invite.
 const USES: usize = 1000;

@@ -35,6 +35,14 @@ pub(crate) struct Sizes {
     pub(crate) members: &'static [usize],
     /// Messages of each sender there.
     pub(crate) to_each: u64,
+    /// Readers of one topic's events.
+    pub(crate) streams: usize,
+    /// Posts that each of them hears.
+    pub(crate) posts: usize,
+    /// Messages of a topic whose history is read, one measurement for each number.
+    pub(crate) history: &'static [u64],
+    /// Pages read of it.
+    pub(crate) pages: usize,
     /// Rounds of each floor.
     pub(crate) floor_rounds: usize,
 }
@@ -58,6 +66,10 @@ impl Sizes {
             growth: if million { &[1000, 10_000, 100_000, 1_000_000] } else { &[1000, 10_000, 100_000] },
             members: &[10, 100, 1000],
             to_each: 3000,
+            streams: 500,
+            posts: 1000,
+            history: if million { &[1000, 1_000_000] } else { &[1000, 100_000] },
+            pages: 2000,
             floor_rounds: 2000,
         }
     }
@@ -80,6 +92,10 @@ impl Sizes {
             growth: &[10, 20],
             members: &[1, 3],
             to_each: 20,
+            streams: 3,
+            posts: 5,
+            history: &[200],
+            pages: 5,
             floor_rounds: 10,
         }
     }

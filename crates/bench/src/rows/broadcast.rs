@@ -3,16 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use anyhow::{Context as _, bail};
-use claudemesh_client::Connection;
-use claudemesh_proto::frame::Empty;
-use claudemesh_proto::{BrokerFrame, ClientFrame};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::figure::Figure;
 use crate::load::{Letters, send_all};
-use crate::mesh::Mesh;
+use crate::mesh::{Mesh, general};
 use crate::number::float;
 use crate::process::Meter;
 use crate::rows::peers::{read, settled};
@@ -38,7 +34,7 @@ pub(crate) async fn run(stage: &Stage, to: Audience) -> anyhow::Result<Vec<Figur
     let (writer, _pushes) = mesh.connect(0).await?;
     let (target, what) = match to {
         Audience::Everybody => ("*".to_owned(), "broadcast"),
-        Audience::Topic => (general(&writer).await?, "topic fan-out"),
+        Audience::Topic => (format!("#{}", general(&writer).await?), "topic fan-out"),
     };
     let mut letters = Letters::new(0)?;
     let mut expected = 0;
@@ -59,17 +55,6 @@ pub(crate) async fn run(stage: &Stage, to: Audience) -> anyhow::Result<Vec<Figur
         }
     }
     Ok(figures)
-}
-
-/// The topic that every member of a mesh is in.
-async fn general(writer: &Connection) -> anyhow::Result<String> {
-    match writer.request(ClientFrame::TopicList(Empty {})).await? {
-        BrokerFrame::TopicListResponse(response) => {
-            let general = response.topics.into_iter().find(|topic| topic.name.as_str() == "general");
-            Ok(format!("#{}", general.context("the mesh has no topic general")?.id))
-        }
-        other => bail!("topic_list was answered by {}", other.kind()),
-    }
 }
 
 /// Broadcasts that wait for their ack.

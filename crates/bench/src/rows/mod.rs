@@ -5,12 +5,15 @@ mod burst;
 mod crowd;
 mod growth;
 mod handshakes;
+mod history;
 mod hooks;
+mod newcomers;
 mod peers;
 mod ping_pong;
 mod sends;
 mod size;
 mod start;
+mod streams;
 mod whole_life;
 
 use std::pin::Pin;
@@ -84,6 +87,24 @@ pub(crate) const ROWS: &[Row] = &[
         about: "one writes into a topic that 200 members read over the WebSocket: accepted, delivered, acknowledged, settled",
         is_headline: true,
         run: |stage| Box::pin(broadcast::run(stage, broadcast::Audience::Topic)),
+    },
+    Row {
+        name: "streams",
+        about: "one writes 100 posts a second into a topic that 500 read over server-sent events",
+        is_headline: false,
+        run: |stage| Box::pin(streams::run(stage)),
+    },
+    Row {
+        name: "history",
+        about: "pages of a topic's history as it grows",
+        is_headline: false,
+        run: |stage| Box::pin(history::run(stage)),
+    },
+    Row {
+        name: "newcomers",
+        about: "the key of a topic is sealed for 200 newcomers",
+        is_headline: true,
+        run: |stage| Box::pin(newcomers::run(stage)),
     },
     Row {
         name: "handshakes",
