@@ -32,6 +32,8 @@ macro_rules! on_both {
 mod api_key;
 mod audience;
 mod audit;
+mod audit_chain;
+mod audit_verify;
 mod backpressure;
 mod ban;
 mod busy;
