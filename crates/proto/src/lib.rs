@@ -15,8 +15,11 @@
 //! - **invite**: an owner-signed token that makes its bearer a member.
 //! - **group**: a name that members gather under; **grant**: what a member lets a sender do to it.
 //! - **topic**: a conversation with a history; its **key** seals what is written there, and each member has a sealed **copy** of it.
+//! - **post**: a message of a topic; a **reply** answers one, and a **mention** names a member in it, who gets a **notification**.
+//! - **cursor**: how far a member has acknowledged a topic. **stream**: a topic as it is written, read over HTTP.
 //! - **status**: whether a presence is `idle`, `working` or `dnd`; **system event**: what is told to whoever is connected.
-//! - **API key**: a secret by which a program uses the REST interface in a member's name.
+//! - **API key**: a secret by which a program uses the REST interface in a member's name, with **capabilities** (what it lets do) and
+//!   **scopes** (for which topics).
 //! - **audit log**: the hash chain of what happened in a mesh; a **checkpoint** is the broker's signature under its head.
 //! - **ext**: a JSON object beside a ciphertext that the broker carries byte for byte and does not look into.
 #![warn(missing_docs)]
