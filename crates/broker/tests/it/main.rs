@@ -75,3 +75,4 @@ mod topic;
 mod topic_key;
 mod turn;
 mod weight;
+mod wire_matrix;
