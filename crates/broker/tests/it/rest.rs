@@ -300,6 +300,8 @@ async fn the_interface_describes_itself() {
     for (_, path) in described(&mesh).await.into_keys() {
         assert!(page.body.contains(&format!(" {path}</code>")), "{path} is not on the page");
     }
+    let words = page.body.split("<h2>Shapes").next().unwrap();
+    assert!(words.contains("<code>Authorization: Bearer</code>") && !words.contains('`'));
     assert!(!page.body.contains("<script") && !page.body.contains("http://") && !page.body.contains("https://"));
     assert!(page.header("content-security-policy").unwrap().starts_with("default-src 'none'"));
     assert_eq!(

@@ -112,8 +112,11 @@ fn entries<'a>(value: &'a Value, at: &str) -> impl Iterator<Item = (&'a String, 
     value.pointer(at).and_then(Value::as_object).into_iter().flatten()
 }
 
+/// Words; what stands between backticks is code.
 fn text(value: &Value, at: &str) -> String {
-    escaped(value.pointer(at).and_then(Value::as_str).unwrap_or_default())
+    let words = escaped(value.pointer(at).and_then(Value::as_str).unwrap_or_default());
+    let parts = words.split('`').enumerate();
+    parts.map(|(index, part)| if index % 2 == 1 { format!("<code>{part}</code>") } else { part.to_owned() }).collect()
 }
 
 fn escaped(text: &str) -> String {
