@@ -81,21 +81,23 @@ impl Bearer {
         }
     }
 
-    /// Our copy of a topic's key; a topic that has none gets one, made here, unless we may not give it one.
+    /// Our copy of a topic's key; a topic that has none gets one, made here. It is never [`Held::None`]: a broker that lets nobody
+    /// make a key must not have us write in clear.
     ///
     /// # Errors
-    /// Those of [`Bearer::topic_key`].
+    /// Those of [`Bearer::topic_key`], and [`Error::NoTopicKey`].
     pub async fn topic_key_or_claim(&self, own: &Identity, topic: &TopicName) -> Result<Held> {
         let held = self.topic_key(own, topic).await?;
         if !matches!(held, Held::None) {
             return Ok(held);
         }
-        match self.claim_topic_key(own, topic).await {
-            Ok(Some(key)) => Ok(Held::Key { key, is_new: true }),
-            Ok(None) => self.topic_key(own, topic).await,
-            Err(Error::HttpRefused { status: 403, .. }) => Ok(Held::None),
-            Err(error) => Err(error),
-        }
+        let held = match self.claim_topic_key(own, topic).await {
+            Ok(Some(key)) => Held::Key { key, is_new: true },
+            Ok(None) => self.topic_key(own, topic).await?,
+            Err(Error::HttpRefused { status: 403, .. }) => Held::None,
+            Err(error) => return Err(error),
+        };
+        if matches!(held, Held::None) { Err(Error::NoTopicKey { topic: topic.clone() }) } else { Ok(held) }
     }
 
     /// Messages of a topic, newest first; 200 at most.
@@ -260,6 +262,22 @@ mod tests {
         for (status, word) in [(404, "topic_not_found"), (403, "not_in_topic"), (409, "conflict"), (503, "x")] {
             let refused = held(status, json!({ "error": word })).await;
             assert!(matches!(refused, Err(Error::HttpRefused { .. })), "{word}");
+        }
+    }
+
+    /// (R17) Whatever a broker answers, there is a key to seal with or none to write without.
+    #[tokio::test]
+    async fn a_broker_that_takes_no_key_does_not_have_us_write_in_clear() {
+        for (status, word) in [(403, "forbidden"), (409, "already_encrypted")] {
+            let broker = Hostile::http_by(move |request| {
+                let (status, word) =
+                    if request.starts_with("GET") { (409, "topic_unencrypted") } else { (status, word) };
+                (status, json!({ "error": word }).to_string())
+            })
+            .await;
+            let bearer = Bearer::new(&broker.url, Zeroizing::new("cm_x".into())).unwrap();
+            let held = bearer.topic_key_or_claim(&Identity::from_seed([1; 32]), &"general".parse().unwrap()).await;
+            assert!(matches!(held, Err(Error::NoTopicKey { .. })), "{word}");
         }
     }
 }

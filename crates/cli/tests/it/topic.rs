@@ -276,6 +276,22 @@ fn general_gets_its_key_from_the_first_who_writes_and_a_newcomer_is_in_it() {
     assert_eq!(texts(&carl.json(&["topic", "history", "general"])), ["hello", "welcome"]);
 }
 
+/// (R17)
+#[test]
+fn nothing_is_written_in_clear_unless_one_says_so_and_never_where_there_is_a_key() {
+    let team = Team::new();
+    let said = team.anna.run(&["topic", "post", "general", "--plaintext", "for old programs"]);
+    assert!(said.code == 0 && said.stderr.contains("Not encrypted: #general has no key"), "{said:?}");
+    post(&team.anna, "general", "sealed");
+    for user in [&team.anna, &team.ben, &join_as(&team, "Carl")] {
+        let said = user.run(&["topic", "post", "general", "--plaintext", "again"]);
+        refused(&said, 7, "#general is encrypted: nothing is written there in clear");
+    }
+    let all = team.ben.json(&["topic", "history", "general"]);
+    assert_eq!(texts(&all), ["for old programs", "sealed"]);
+    assert_eq!([&all[0]["encrypted"], &all[1]["encrypted"]], [&Value::from(false), &Value::from(true)]);
+}
+
 #[test]
 fn a_private_topic_is_joined_by_being_added_and_unknown_to_others() {
     let team = Team::new();

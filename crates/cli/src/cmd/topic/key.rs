@@ -14,20 +14,32 @@ pub(super) fn errand<'a>(topic: &'a ListedTopic, purpose: &'a str) -> Errand<'a>
     Errand { purpose, capabilities: &[Capability::Read, Capability::Send], topic: Some(&topic.name) }
 }
 
-/// The key, or none for a topic that has none.
+/// The key.
 ///
 /// # Errors
-/// When the topic has a key and nobody has shared it with us: then nothing can be read or written there.
-pub(super) fn held(context: &Context, topic: &ListedTopic, held: Held) -> anyhow::Result<Option<TopicKey>> {
+/// When there is none, or nobody has shared it with us: then nothing can be read or written there.
+pub(super) fn held(context: &Context, topic: &ListedTopic, held: Held) -> anyhow::Result<TopicKey> {
     match held {
         Held::Key { key, is_new } => {
             if is_new {
                 context.output.notice(&format!("#{} had no key; it has one now, made here.", topic.name));
             }
-            Ok(Some(key))
+            Ok(key)
         }
-        Held::None => Ok(None),
+        Held::None => Err(Error::NoTopicKey { topic: topic.name.clone() }.into()),
         Held::Awaited { was_bad } => Err(awaited(topic, was_bad).into()),
+    }
+}
+
+/// Makes sure that a topic has no key: where there is one, nothing is written in clear.
+pub(super) async fn is_none(bearer: &Bearer, (mesh, topic): (&Membership, &ListedTopic)) -> anyhow::Result<()> {
+    match bearer.topic_key(&mesh.identity, &topic.name).await? {
+        Held::None => Ok(()),
+        Held::Key { .. } | Held::Awaited { .. } => {
+            let text =
+                format!("#{} is encrypted: nothing is written there in clear\ntry: leave out --plaintext", topic.name);
+            Err(Failure { exit: Exit::NotPermitted, text }.into())
+        }
     }
 }
 
