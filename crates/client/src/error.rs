@@ -164,6 +164,15 @@ pub enum Error {
         /// The topic.
         topic: TopicName,
     },
+    /// The topic had another key, or had one and has none now.
+    #[error(
+        "the key of #{topic} is not the one that it had: the broker or a member may be lying, so nothing is read, written or \
+         shared there"
+    )]
+    TopicKeyChanged {
+        /// The topic.
+        topic: TopicName,
+    },
     /// The recipient's key cannot be sealed to: it is no proper key.
     #[error("nothing can be sealed for that key: it is not a proper public key")]
     BadRecipientKey,
@@ -220,7 +229,7 @@ impl Error {
     /// The family.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::TooOpen { .. } | Self::NoTopicKey { .. } => Kind::Permission,
+            Self::TooOpen { .. } | Self::NoTopicKey { .. } | Self::TopicKeyChanged { .. } => Kind::Permission,
             Self::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Kind::Permission,
             Self::NoHome | Self::File { .. } | Self::BadFile { .. } | Self::Inbox { .. } => Kind::Io,
             Self::NoSuchMesh { .. } | Self::NoOwnerKey { .. } => Kind::NotFound,

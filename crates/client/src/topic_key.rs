@@ -1,6 +1,7 @@
 //! Keys of topics: getting our own copy, making the key of a topic that has none, sealing copies for newcomers.
 //!
-//! A key is in memory while it is used and nowhere else: the sealed copy is at the broker, to be opened again next time.
+//! A key is in memory while it is used and nowhere else: the sealed copy is at the broker, to be opened again next time. Whose hands
+//! a copy went through nobody knows, so which key it is has to be what it was: see [`TopicPin`].
 
 use claudemesh_envelope::{SealError, SealedTopicKey, TopicKey, open_topic_key, pass_topic_key};
 use claudemesh_keys::Identity;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api_key::Bearer;
 use crate::error::{Error, Result};
+use crate::topic_pin::TopicPin;
 
 /// What there is of a topic's key for us.
 #[expect(missing_debug_implementations, reason = "a secret must not be printable")]
@@ -46,23 +48,26 @@ impl Bearer {
     /// Our copy of a topic's key, opened. A copy that does not open is given back.
     ///
     /// # Errors
-    /// [`Error::HttpRefused`] when there is no such topic or we are not in it, and those of every request.
-    pub async fn topic_key(&self, own: &Identity, topic: &TopicName) -> Result<Held> {
+    /// [`Error::HttpRefused`] when there is no such topic or we are not in it, [`Error::TopicKeyChanged`] when it had another key,
+    /// and those of every request.
+    pub async fn topic_key(&self, pin: TopicPin<'_>) -> Result<Held> {
+        let (own, topic) = (&pin.mesh.identity, pin.name);
         let copy: Copy = match self.get(&route(topic, "/key")).await {
             Ok(copy) => copy,
             Err(error) if is_word(&error, "key_not_sealed_for_member") => return Ok(Held::Awaited { was_bad: false }),
-            Err(error) if is_word(&error, "topic_unencrypted") => return Ok(Held::None),
+            Err(error) if is_word(&error, "topic_unencrypted") => return pin.check_none().map(|()| Held::None),
             Err(error) => return Err(error),
         };
         let sealed = SealedTopicKey::from_base64(&copy.encrypted_key, &copy.nonce).ok();
         if let Some(key) = sealed.and_then(|sealed| open_topic_key(own, &sealed).ok()) {
+            pin.check(&key)?;
             return Ok(Held::Key { key, is_new: false });
         }
         let _: IgnoredAny = self.post(&route(topic, "/key/reject"), &Nothing {}).await?;
         Ok(Held::Awaited { was_bad: true })
     }
 
-    /// Makes the key of a topic that has none; `None` when somebody else was first.
+    /// Makes the key of a topic that has none; `None` when somebody else was first. It is not remembered which one it is.
     ///
     /// # Errors
     /// Those of every request.
@@ -86,18 +91,21 @@ impl Bearer {
     ///
     /// # Errors
     /// Those of [`Bearer::topic_key`], and [`Error::NoTopicKey`].
-    pub async fn topic_key_or_claim(&self, own: &Identity, topic: &TopicName) -> Result<Held> {
-        let held = self.topic_key(own, topic).await?;
+    pub async fn topic_key_or_claim(&self, pin: TopicPin<'_>) -> Result<Held> {
+        let held = self.topic_key(pin).await?;
         if !matches!(held, Held::None) {
             return Ok(held);
         }
-        let held = match self.claim_topic_key(own, topic).await {
-            Ok(Some(key)) => Held::Key { key, is_new: true },
-            Ok(None) => self.topic_key(own, topic).await?,
+        let held = match self.claim_topic_key(&pin.mesh.identity, pin.name).await {
+            Ok(Some(key)) => {
+                pin.check(&key)?;
+                Held::Key { key, is_new: true }
+            }
+            Ok(None) => self.topic_key(pin).await?,
             Err(Error::HttpRefused { status: 403, .. }) => Held::None,
             Err(error) => return Err(error),
         };
-        if matches!(held, Held::None) { Err(Error::NoTopicKey { topic: topic.clone() }) } else { Ok(held) }
+        if matches!(held, Held::None) { Err(Error::NoTopicKey { topic: pin.name.clone() }) } else { Ok(held) }
     }
 
     /// Messages of a topic, newest first; 200 at most.
@@ -223,17 +231,32 @@ mod tests {
     use zeroize::Zeroizing;
 
     use super::*;
+    use crate::home::Home;
     use crate::hostile::Hostile;
+    use crate::samples::{home, membership};
 
     /// What we make of whatever the broker answers to everything.
     async fn held(status: u16, answer: serde_json::Value) -> Result<Held> {
+        held_at(&home().1, status, answer).await
+    }
+
+    async fn held_at(home: &Home, status: u16, answer: serde_json::Value) -> Result<Held> {
         let broker = Hostile::http(status, answer.to_string()).await;
+        ask(home, &broker, async |bearer, pin| bearer.topic_key(pin).await).await
+    }
+
+    async fn ask<T>(home: &Home, broker: &Hostile, talk: impl AsyncFnOnce(&Bearer, TopicPin<'_>) -> T) -> T {
         let bearer = Bearer::new(&broker.url, Zeroizing::new("cm_x".into())).unwrap();
-        bearer.topic_key(&Identity::from_seed([1; 32]), &"general".parse().unwrap()).await
+        let (mesh, id, name) = (membership("team", 1), "t1".parse().unwrap(), "general".parse().unwrap());
+        talk(&bearer, TopicPin { home, mesh: &mesh, id: &id, name: &name }).await
     }
 
     fn copy_for(seed: u8) -> serde_json::Value {
-        let (ben, key) = (Identity::from_seed([2; 32]), TopicKey::from_bytes([4; 32]));
+        copy_of([4; 32], seed)
+    }
+
+    fn copy_of(key: [u8; 32], seed: u8) -> serde_json::Value {
+        let (ben, key) = (Identity::from_seed([2; 32]), TopicKey::from_bytes(key));
         let copy = pass_topic_key(&ben, &key, &Identity::from_seed([seed; 32]).public()).unwrap();
         json!({ "encryptedKey": copy.encrypted_key_base64(), "nonce": copy.nonce_base64() })
     }
@@ -275,9 +298,35 @@ mod tests {
                 (status, json!({ "error": word }).to_string())
             })
             .await;
-            let bearer = Bearer::new(&broker.url, Zeroizing::new("cm_x".into())).unwrap();
-            let held = bearer.topic_key_or_claim(&Identity::from_seed([1; 32]), &"general".parse().unwrap()).await;
+            let held = ask(&home().1, &broker, async |bearer, pin| bearer.topic_key_or_claim(pin).await).await;
             assert!(matches!(held, Err(Error::NoTopicKey { .. })), "{word}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_key_that_is_not_the_one_it_was_is_refused_and_so_is_its_absence() {
+        let (_dir, home) = home();
+        let changed = |held| matches!(held, Err(Error::TopicKeyChanged { .. }));
+        assert!(matches!(held_at(&home, 200, copy_for(1)).await, Ok(Held::Key { .. })));
+        assert!(changed(held_at(&home, 200, copy_of([5; 32], 1)).await));
+        assert!(changed(held_at(&home, 409, json!({ "error": "topic_unencrypted" })).await));
+        assert!(matches!(held_at(&home, 200, copy_for(1)).await, Ok(Held::Key { .. })));
+    }
+
+    /// A key that we made is not replaced by the one that the broker shows next.
+    #[tokio::test]
+    async fn a_key_that_was_made_here_is_remembered() {
+        let (_dir, home) = home();
+        let broker = Hostile::http_by(|request| {
+            if request.starts_with("GET") {
+                (409, json!({ "error": "topic_unencrypted" }).to_string())
+            } else {
+                (200, "{}".into())
+            }
+        })
+        .await;
+        let held = ask(&home, &broker, async |bearer, pin| bearer.topic_key_or_claim(pin).await).await;
+        assert!(matches!(held, Ok(Held::Key { is_new: true, .. })));
+        assert!(matches!(held_at(&home, 200, copy_for(1)).await, Err(Error::TopicKeyChanged { .. })));
     }
 }

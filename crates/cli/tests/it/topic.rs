@@ -292,6 +292,46 @@ fn nothing_is_written_in_clear_unless_one_says_so_and_never_where_there_is_a_key
     assert_eq!([&all[0]["encrypted"], &all[1]["encrypted"]], [&Value::from(false), &Value::from(true)]);
 }
 
+/// A key that is not the one that was seen first stops everything, until one says that it is right.
+#[test]
+fn a_topic_whose_key_was_replaced_is_not_read_or_written_until_that_is_accepted() {
+    let team = Team::new();
+    team.anna.json_one(&["topic", "create", "deploys"]);
+    let carl = join_as(&team, "Carl");
+    carl.json_one(&["topic", "join", "deploys"]);
+    post(&team.anna, "deploys", "hello");
+    for user in [&team.anna, &carl] {
+        assert_eq!(texts(&user.json(&["topic", "history", "deploys"])), ["hello"]);
+        remember_other_keys(user);
+        for line in [&["history", "deploys"][..], &["post", "deploys", "secret"], &["tail", "deploys"]] {
+            let said = user.run(&[&["topic"], line].concat());
+            refused(&said, 7, "the key of #deploys is not the one that it had");
+            assert!(said.stderr.contains("claudemesh topic forget-key TOPIC accepts the next one"), "{said:?}");
+        }
+    }
+    let added = team.anna.run(&["topic", "add", "deploys", "Ben"]);
+    assert!(added.code == 7 && added.stdout.ends_with("is in #deploys now, as member.\n"), "{added:?}");
+    assert!(added.stderr.contains("the key of #deploys is not the one that it had"), "{added:?}");
+    refused(&team.ben.run(&["topic", "post", "deploys", "x"]), 7, "nobody has shared the topic's key with you");
+
+    team.anna.json_one(&["topic", "forget-key", "#deploys"]);
+    assert_eq!(texts(&team.anna.json(&["topic", "history", "deploys"])), ["hello"]);
+    assert_eq!(texts(&team.ben.json(&["topic", "history", "deploys"])), ["hello"]);
+    refused(&carl.run(&["topic", "post", "deploys", "x"]), 7, "is not the one that it had");
+    refused(&carl.run(&["topic", "forget-key", "plans"]), 5, "no key of a topic \"plans\" is remembered here");
+}
+
+/// As if the broker had shown other keys of all topics before.
+fn remember_other_keys(user: &User) {
+    let mesh = crate::team::membership(user).mesh_id;
+    let path = user.home().join(format!("topic-keys/{mesh}.json"));
+    let mut file: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    for topic in file["topics"].as_array_mut().unwrap() {
+        topic["fingerprint"] = "00".repeat(32).into();
+    }
+    std::fs::write(&path, file.to_string()).unwrap();
+}
+
 #[test]
 fn a_private_topic_is_joined_by_being_added_and_unknown_to_others() {
     let team = Team::new();

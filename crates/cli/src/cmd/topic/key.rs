@@ -1,6 +1,6 @@
 //! The key of a topic, for one command.
 
-use claudemesh_client::{Bearer, Error, Held, Line, Membership, Newcomer, TopicKey};
+use claudemesh_client::{Bearer, Error, Held, Line, Membership, Newcomer, TopicKey, TopicPin};
 use claudemesh_proto::api_key::Capability;
 use claudemesh_proto::topic::ListedTopic;
 
@@ -12,6 +12,11 @@ use crate::failure::Failure;
 /// An errand about one topic.
 pub(super) fn errand<'a>(topic: &'a ListedTopic, purpose: &'a str) -> Errand<'a> {
     Errand { purpose, capabilities: &[Capability::Read, Capability::Send], topic: Some(&topic.name) }
+}
+
+/// What a topic's key is remembered by.
+pub(super) fn pin<'a>(context: &'a Context, mesh: &'a Membership, topic: &'a ListedTopic) -> TopicPin<'a> {
+    TopicPin { home: &context.home, mesh, id: &topic.id, name: &topic.name }
 }
 
 /// The key.
@@ -32,12 +37,12 @@ pub(super) fn held(context: &Context, topic: &ListedTopic, held: Held) -> anyhow
 }
 
 /// Makes sure that a topic has no key: where there is one, nothing is written in clear.
-pub(super) async fn is_none(bearer: &Bearer, (mesh, topic): (&Membership, &ListedTopic)) -> anyhow::Result<()> {
-    match bearer.topic_key(&mesh.identity, &topic.name).await? {
+pub(super) async fn is_none(bearer: &Bearer, pin: TopicPin<'_>) -> anyhow::Result<()> {
+    match bearer.topic_key(pin).await? {
         Held::None => Ok(()),
         Held::Key { .. } | Held::Awaited { .. } => {
             let text =
-                format!("#{} is encrypted: nothing is written there in clear\ntry: leave out --plaintext", topic.name);
+                format!("#{} is encrypted: nothing is written there in clear\ntry: leave out --plaintext", pin.name);
             Err(Failure { exit: Exit::NotPermitted, text }.into())
         }
     }
@@ -58,9 +63,13 @@ pub(super) fn awaited(topic: &ListedTopic, was_bad: bool) -> Failure {
 }
 
 /// Shares the topic's key with everybody in it who waits for it, if we hold it.
-pub(super) async fn share(line: &mut Line, mesh: &Membership, topic: &ListedTopic) -> anyhow::Result<Vec<Newcomer>> {
+pub(super) async fn share(
+    context: &Context,
+    line: &mut Line,
+    (mesh, topic): (&Membership, &ListedTopic),
+) -> anyhow::Result<Vec<Newcomer>> {
     with_bearer(line, mesh, errand(topic, "topic-add"), async |_, bearer| {
-        match bearer.topic_key(&mesh.identity, &topic.name).await? {
+        match bearer.topic_key(pin(context, mesh, topic)).await? {
             Held::Key { key, .. } => Ok(bearer.share_topic_key(&mesh.identity, &topic.name, &key).await?),
             Held::Awaited { .. } | Held::None => Ok(Vec::new()),
         }

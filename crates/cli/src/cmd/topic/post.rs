@@ -53,11 +53,12 @@ pub(crate) async fn run(context: &Context, asked: &WritePost) -> anyhow::Result<
     let (topic, posted) = sending(context, &mesh, async |line| {
         let topic = find(&line.connection().topics().await?, &asked.topic.topic)?;
         let posted = with_bearer(line, &mesh, key::errand(&topic, "topic-post"), async |line, bearer| {
+            let pin = key::pin(context, &mesh, &topic);
             let key = if asked.plaintext {
-                key::is_none(bearer, (&mesh, &topic)).await?;
+                key::is_none(bearer, pin).await?;
                 None
             } else {
-                let held = bearer.topic_key_or_claim(&mesh.identity, &topic.name).await?;
+                let held = bearer.topic_key_or_claim(pin).await?;
                 Some(key::held(context, &topic, held)?)
             };
             let reply_to = match &asked.reply {

@@ -167,7 +167,8 @@ impl<'a> Tail<'a> {
         let since = now();
         let mut said: Option<Timestamp> = None;
         loop {
-            match self.api_key.bearer.topic_key_or_claim(&self.mesh.identity, &self.topic.name).await? {
+            let pin = key::pin(self.context, self.mesh, &self.topic);
+            match self.api_key.bearer.topic_key_or_claim(pin).await? {
                 Held::Awaited { was_bad } => {
                     if was_bad {
                         self.say("A copy of the topic's key could not be opened, and was given back.");
