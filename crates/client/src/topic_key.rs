@@ -3,6 +3,8 @@
 //! A key is in memory while it is used and nowhere else: the sealed copy is at the broker, to be opened again next time. Whose hands
 //! a copy went through nobody knows, so which key it is has to be what it was: see [`TopicPin`].
 
+use std::collections::HashSet;
+
 use claudemesh_envelope::{SealError, SealedTopicKey, TopicKey, open_topic_key, pass_topic_key};
 use claudemesh_keys::Identity;
 use claudemesh_proto::text::one_line;
@@ -117,27 +119,27 @@ impl Bearer {
         Ok(page.messages)
     }
 
-    /// Seals the key for everybody who waits for a copy. Whom it was sealed for.
+    /// Seals the key for everybody who waits for a copy, once for each and for 5,000 at most. Whom it was sealed for.
     ///
     /// Nothing here proves that the broker names members only: it is believed about keys, as it is for direct messages.
     ///
     /// # Errors
     /// Those of every request. What was sealed before is.
     pub async fn share_topic_key(&self, own: &Identity, topic: &TopicName, key: &TopicKey) -> Result<Vec<Newcomer>> {
-        let mut sealed_for = Vec::new();
-        loop {
+        let (mut sealed_for, mut seen) = (Vec::new(), HashSet::new());
+        for _ in 0..MAX_PAGES {
             let waiting: PendingSeals = self.get(&route(topic, "/pending-seals")).await?;
-            let sealing = waiting.pending.into_iter().map(|one| self.seal_for(own, topic, key, one));
+            let new = waiting.pending.into_iter().filter(|one| seen.insert(one.member_id.clone())).take(PAGE);
+            let sealing = new.map(|one| self.seal_for(own, topic, key, one));
             let sealing = stream::iter(sealing).buffered(AT_ONCE).collect::<Vec<_>>().await;
-            let before = sealed_for.len();
+            if sealing.is_empty() {
+                break;
+            }
             for sealed in sealing {
                 sealed_for.extend(sealed?);
             }
-            // A page has 50 at most; when none of it could be sealed for, the next one is the same.
-            if sealed_for.len() == before {
-                return Ok(sealed_for);
-            }
         }
+        Ok(sealed_for)
     }
 
     /// Seals the key for one; none when it cannot be helped, or was by somebody else.
@@ -222,11 +224,19 @@ struct Seal<'a> {
 #[derive(Serialize)]
 struct Nothing {}
 
+/// Members of a page, and pages that are asked for: the rest is for the next time, and a broker that names members without end is
+/// not followed.
+const PAGE: usize = 50;
+const MAX_PAGES: usize = 100;
+
 /// Copies that are sealed and sent at a time: the way to the broker costs more than the broker's work.
 const AT_ONCE: usize = 8;
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use serde_json::json;
     use zeroize::Zeroizing;
 
@@ -328,5 +338,43 @@ mod tests {
         let held = ask(&home, &broker, async |bearer, pin| bearer.topic_key_or_claim(pin).await).await;
         assert!(matches!(held, Ok(Held::Key { is_new: true, .. })));
         assert!(matches!(held_at(&home, 200, copy_for(1)).await, Err(Error::TopicKeyChanged { .. })));
+    }
+
+    /// What came of sharing with whoever the broker says waits, page after page; and how many copies it was sent.
+    async fn shared(page: impl Fn(usize) -> serde_json::Value + Clone + Send + 'static) -> (usize, usize) {
+        let (asked, sealed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let count = Arc::clone(&sealed);
+        let broker = Hostile::http_by(move |request| {
+            if request.starts_with("POST") {
+                count.fetch_add(1, Ordering::Relaxed);
+                return (200, "{}".into());
+            }
+            let number = asked.fetch_add(1, Ordering::Relaxed);
+            assert!(number < 1000, "asked without end");
+            (200, json!({ "pending": page(number) }).to_string())
+        })
+        .await;
+        let key = TopicKey::from_bytes([4; 32]);
+        let own = Identity::from_seed([1; 32]);
+        let shared =
+            ask(&home().1, &broker, async |bearer, pin| bearer.share_topic_key(&own, pin.name, &key).await).await;
+        (shared.unwrap().len(), sealed.load(Ordering::Relaxed))
+    }
+
+    #[tokio::test]
+    async fn nobody_is_sealed_for_without_end() {
+        let waiting = |id: usize| {
+            let key = Identity::from_seed([9; 32]).public();
+            json!({ "memberId": format!("m{id}"), "pubkey": key, "displayName": "Eve" })
+        };
+        assert_eq!(
+            shared(move |_| json!([waiting(1), waiting(2), waiting(1)])).await,
+            (2, 2),
+            "the same again and again"
+        );
+        let others = move |page| json!([waiting(3 * page), waiting(3 * page + 1)]);
+        assert_eq!(shared(others).await, (2 * MAX_PAGES, 2 * MAX_PAGES), "others again and again");
+        let many = move |page| (0..if page == 0 { 200 } else { 0 }).map(waiting).collect();
+        assert_eq!(shared(many).await.0, PAGE, "more than a page holds");
     }
 }
