@@ -22,8 +22,9 @@ use crate::table::table;
 /// Conversations with a history, encrypted for those who are in them
 #[derive(Debug, Args)]
 #[command(
-    after_help = "A topic's key is made by the client and passed on by those who hold it, never by the broker. Who joins can \
-    read, history included, once somebody who holds the key runs topic tail, post or history.\n\n\
+    after_help = "This program makes a topic's key itself, and those who hold it pass it on, sealed for each other. For a client that \
+    cannot make one the broker does: it seals one copy, for that client, and forgets the key. Who joins can read, history included, \
+    once somebody who holds the key runs topic tail, post or history.\n\n\
     Example: claudemesh topic post general 'the build is green, @ben'"
 )]
 pub(crate) struct Topic {
