@@ -385,7 +385,42 @@ fn mentions_become_notifications_until_they_are_read() {
     let none = team.ben.run(&["notification", "list"]);
     assert_eq!((none.stdout.as_str(), none.stderr.as_str()), ("", "Nothing is unread.\n"));
     assert_eq!(team.ben.json_one(&["notification", "list", "--all"])["notifications"].as_array().unwrap().len(), 2);
-    refused(&team.ben.run(&["notification", "read", "zzzzzzzz"]), 5, "no notification begins with");
+    refused(&team.ben.run(&["notification", "read", "zzzzzzzz"]), 5, "none of the newest 50 notifications begins with");
+}
+
+#[test]
+fn an_old_notification_is_named_by_its_whole_id() {
+    use claudemesh_client::{Dial, Line};
+    use claudemesh_proto::hello::QUIET;
+    use claudemesh_proto::message::Send;
+    use claudemesh_proto::text::base64;
+
+    let team = Team::new();
+    let topics = team.anna.json_one(&["topic", "list"]);
+    let target_spec = format!("#{}", topics["topics"][0]["id"].as_str().unwrap());
+    let anna = crate::team::membership(&team.anna);
+    let mention = Send { target_spec, ciphertext: base64(b"look, @ben"), ..Send::default() };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mention_ben = |times: usize| {
+        runtime.block_on(async {
+            let mut line = Line::open(Dial::member(&anna, QUIET).unwrap()).await.unwrap();
+            for _ in 0..times {
+                line.send(&mention).await.unwrap();
+            }
+            line.close().await;
+        });
+    };
+    mention_ben(1);
+    let oldest = team.ben.json_one(&["notification", "list"])["notifications"][0]["notificationId"].clone();
+    mention_ben(50);
+    let oldest = oldest.as_str().unwrap();
+    refused(
+        &team.ben.run(&["notification", "read", &oldest[..31]]),
+        5,
+        "none of the newest 50 notifications begins with",
+    );
+    assert_eq!(team.ben.json_one(&["notification", "read", oldest])["marked"], 1);
+    team.ben.json_one(&["notification", "read", "--all"]);
 }
 
 #[test]
