@@ -93,6 +93,13 @@ fn advice(error: &Error) -> Option<&'static str> {
             "mend it or bring a copy back; it may hold keys, so move it away rather than delete it"
         }
         Error::TooLarge { .. } => IN_PARTS,
+        Error::TopicKeyChanged { .. } => {
+            "ask the others, by another way than this mesh, whether its key was changed; claudemesh topic forget-key TOPIC accepts \
+             the next one"
+        }
+        Error::NoTopicKey { .. } => {
+            "ask who runs the broker; claudemesh topic post --plaintext writes there all the same, NOT encrypted"
+        }
         Error::NotAccepted(words) if words.starts_with("no connected peer") => {
             "claudemesh members shows who can be written to"
         }

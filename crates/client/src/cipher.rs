@@ -57,10 +57,15 @@ impl Cipher {
     }
 
     /// Opens what came. It fails closed: only UTF-8 sealed for us by `senderPubkey` is [`Body::Text`], and what is no UTF-8
-    /// either way stays unopened. What was sealed for somebody else looks like plain text about as often as noise does. What was
-    /// sealed with a topic's key is not opened here.
+    /// either way stays unopened. What was sealed for somebody else looks like plain text about as often as noise does. In a topic
+    /// nothing is sealed for one reader, who would take it for what all of them read; what was sealed with the topic's key is not
+    /// opened here.
     pub fn open(&self, push: &Push) -> Body {
+        let is_in_topic = push.topic_id.is_some() || push.topic.is_some();
         let text = || {
+            if is_in_topic {
+                return None;
+            }
             let channel = self.channel(&push.sender_pubkey.parse().ok()?)?;
             let plain = channel.open(&Sealed::from_base64(&push.nonce, &push.ciphertext).ok()?).ok()?;
             String::from_utf8(plain).ok()
@@ -155,6 +160,19 @@ mod tests {
         let text = push(&cipher(2).own(), base64(&[0; 24]), base64(b"looks like text"));
         let sealed = Push { body_version: Some(BodyVersion::Sealed), ..text };
         assert!(matches!(cipher(1).open(&sealed), Body::Unopened { .. }));
+    }
+
+    /// (R17)
+    #[test]
+    fn what_was_sealed_for_one_reader_is_not_opened_in_a_topic() {
+        let (anna, ben) = (cipher(1), cipher(2));
+        let (nonce, ciphertext) = anna.seal(&ben.own(), "for Ben alone, who believes that all read it").unwrap();
+        let direct = push(&anna.own(), nonce, ciphertext);
+        assert!(matches!(ben.open(&direct), Body::Text(_)));
+        let plain = Some(BodyVersion::Plain);
+        let named = Push { topic: Some("deploys".into()), body_version: plain, ..direct.clone() };
+        let by_id = Push { topic_id: Some("t1".parse().unwrap()), body_version: plain, ..direct };
+        assert!([named, by_id].iter().all(|push| !matches!(ben.open(push), Body::Text(_))));
     }
 
     /// (R17)

@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use claudemesh_proto::text::one_line;
-use claudemesh_proto::{BrokerFrame, ErrorCode, ErrorFrame};
+use claudemesh_proto::{BrokerFrame, ErrorCode, ErrorFrame, TopicName};
 
 use crate::broker_url::BadUrl;
 use crate::connection::Ended;
@@ -158,6 +158,21 @@ pub enum Error {
     /// The broker said something that this version does not understand.
     #[error("the broker answered in a way this version does not understand: {0}")]
     Protocol(String),
+    /// The topic has no key, and the broker takes none from us.
+    #[error("#{topic} has no key, and the broker lets you give it none: what is written there the broker could read")]
+    NoTopicKey {
+        /// The topic.
+        topic: TopicName,
+    },
+    /// The topic had another key, or had one and has none now.
+    #[error(
+        "the key of #{topic} is not the one that it had: the broker or a member may be lying, so nothing is read, written or \
+         shared there"
+    )]
+    TopicKeyChanged {
+        /// The topic.
+        topic: TopicName,
+    },
     /// The recipient's key cannot be sealed to: it is no proper key.
     #[error("nothing can be sealed for that key: it is not a proper public key")]
     BadRecipientKey,
@@ -214,7 +229,7 @@ impl Error {
     /// The family.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::TooOpen { .. } => Kind::Permission,
+            Self::TooOpen { .. } | Self::NoTopicKey { .. } | Self::TopicKeyChanged { .. } => Kind::Permission,
             Self::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Kind::Permission,
             Self::NoHome | Self::File { .. } | Self::BadFile { .. } | Self::Inbox { .. } => Kind::Io,
             Self::NoSuchMesh { .. } | Self::NoOwnerKey { .. } => Kind::NotFound,

@@ -30,13 +30,21 @@ impl Hostile {
     /// Answers every HTTP request with this.
     pub(crate) async fn http(status: u16, body: impl Into<String>) -> Self {
         let body = body.into();
+        Self::http_by(move |_| (status, body.clone())).await
+    }
+
+    /// Answers each HTTP request with the status and body that `reply` makes of it, head and body.
+    pub(crate) async fn http_by(reply: impl Fn(&str) -> (u16, String) + Clone + Send + 'static) -> Self {
         Self::serve(move |_, mut stream| {
-            let answer = format!(
-                "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
-                body.len()
-            );
+            let reply = reply.clone();
             async move {
-                read_request(&mut stream).await;
+                let request = read_request(&mut stream).await;
+                let (status, body) = reply(&request);
+                let answer = format!(
+                    "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\nconnection: close\r\n\
+                     content-length: {}\r\n\r\n{body}",
+                    body.len()
+                );
                 let _ = stream.write_all(answer.as_bytes()).await;
                 let _ = stream.shutdown().await;
             }
@@ -105,19 +113,20 @@ pub(crate) fn push(number: usize) -> String {
 }
 
 /// Reads to the end of the body, because a closed socket with something unread in it loses the answer.
-async fn read_request(stream: &mut TcpStream) {
+async fn read_request(stream: &mut TcpStream) -> String {
     let mut request = Vec::new();
     let mut buffer = [0; 4096];
     loop {
-        let text = String::from_utf8_lossy(&request).to_ascii_lowercase();
+        let text = String::from_utf8_lossy(&request);
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let head = head.to_ascii_lowercase();
             let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
             if body.len() >= length.map_or(0, |length| length.parse().unwrap()) {
-                return;
+                return text.into_owned();
             }
         }
         match stream.read(&mut buffer).await {
-            Ok(0) | Err(_) => return,
+            Ok(0) | Err(_) => return text.into_owned(),
             Ok(count) => request.extend_from_slice(&buffer[..count]),
         }
     }

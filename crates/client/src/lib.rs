@@ -54,6 +54,7 @@ mod samples;
 mod tls;
 mod topic;
 mod topic_key;
+mod topic_pin;
 mod topic_stream;
 
 pub use claudemesh_envelope::TopicKey;
@@ -87,4 +88,5 @@ pub use resolve::{Addressee, Roster, Unresolved, is_same_name, is_short_key, key
 pub use said::Said;
 pub use topic::NewTopic;
 pub use topic_key::{Held, Newcomer};
+pub use topic_pin::TopicPin;
 pub use topic_stream::{TopicEvent, TopicStream};

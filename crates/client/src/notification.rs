@@ -46,7 +46,7 @@ impl Bearer {
         Ok(answer.notifications)
     }
 
-    /// Marks these as read, or all when none are named. How many were unread until now; not told of all.
+    /// Marks these as read, or all when none are named. How many were named; not told of all.
     ///
     /// # Errors
     /// Those of every request.

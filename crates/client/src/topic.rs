@@ -1,16 +1,18 @@
 //! Topics: making them, who is in them, what was written there. A topic is named by its id or its name.
 
 use claudemesh_envelope::{TopicKey, pass_topic_key};
-use claudemesh_keys::Identity;
 use claudemesh_proto::frame::Empty;
 use claudemesh_proto::topic::{
     ListedTopic, OfTopic, TopicAddMember, TopicCreate, TopicCreated, TopicHistory, TopicJoin, TopicMember, TopicMessage,
 };
 use claudemesh_proto::{BrokerFrame, ClientFrame, MemberId, MessageId, TopicName, TopicRole, Visibility};
 
+use crate::config::Membership;
 use crate::connection::Connection;
 use crate::error::{Error, Result};
+use crate::home::Home;
 use crate::topic_key::unsealable;
+use crate::topic_pin::TopicPin;
 
 /// A topic that is to be made.
 #[derive(Debug, Clone, Copy)]
@@ -25,9 +27,9 @@ pub struct NewTopic<'a> {
 
 impl Connection {
     /// Makes a topic, or finds the public one of that name. Its key is made here and known to nobody else: the broker gets our own
-    /// sealed copy. It is not kept, because the copy is there to be opened again.
-    pub async fn create_topic(&self, own: &Identity, new: NewTopic<'_>) -> Result<TopicCreated> {
-        let key = TopicKey::generate()?;
+    /// sealed copy. It is not kept, because the copy is there to be opened again; which one it is is remembered.
+    pub async fn create_topic(&self, home: &Home, mesh: &Membership, new: NewTopic<'_>) -> Result<TopicCreated> {
+        let (own, key) = (&mesh.identity, TopicKey::generate()?);
         let copy = pass_topic_key(own, &key, &own.public()).map_err(unsealable)?;
         let create = TopicCreate {
             name: new.name.to_string(),
@@ -37,10 +39,14 @@ impl Connection {
             encrypted_key: Some(copy.encrypted_key_base64()),
             nonce: Some(copy.nonce_base64()),
         };
-        match self.request(ClientFrame::TopicCreate(create)).await? {
-            BrokerFrame::TopicCreated(created) => Ok(created),
-            other => Err(Error::unexpected(&other)),
+        let made = match self.request(ClientFrame::TopicCreate(create)).await? {
+            BrokerFrame::TopicCreated(made) => made,
+            other => return Err(Error::unexpected(&other)),
+        };
+        if made.created {
+            TopicPin { home, mesh, id: &made.topic.id, name: new.name }.check(&key)?;
         }
+        Ok(made)
     }
 
     /// The topics that we may know of, by name.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use claudemesh_client::{Bearer, Notification, now};
+use claudemesh_proto::NotificationId;
 use claudemesh_proto::api_key::Capability;
 use serde_json::json;
 
@@ -46,7 +47,7 @@ pub(crate) struct ListNotifications {
 #[derive(Debug, Args)]
 #[command(after_help = "Example: claudemesh notification read --all\n\nJSON: {marked: COUNT|\"all\"}")]
 pub(crate) struct ReadNotifications {
-    /// Their ids, or the first 8 characters of them or more
+    /// Their ids; of the newest 50 the first 8 characters are enough
     #[arg(value_name = "ID", required_unless_present = "all", value_parser = parse::id_or_prefix)]
     pub(crate) ids: Vec<String>,
     /// All of them
@@ -100,14 +101,24 @@ async fn read(context: &Context, asked: &ReadNotifications) -> anyhow::Result<()
     })
 }
 
-/// The ids that these begin.
+/// The ids that these are, or begin among the newest.
 async fn whole(bearer: &Bearer, named: &[String]) -> anyhow::Result<Vec<String>> {
+    let is_whole = |text: &String| text.len() >= WHOLE && text.parse::<NotificationId>().is_ok();
+    if named.iter().all(is_whole) {
+        return Ok(named.to_vec());
+    }
     let known = bearer.notifications(now().minus(LOOKED_BACK), false).await?;
     let find = |text: &String| {
+        if is_whole(text) {
+            return Ok(text.clone());
+        }
         let found = known.iter().find(|one| one.notification_id.as_str().starts_with(text));
         let nobody = || Failure {
             exit: Exit::NotFound,
-            text: format!("no notification begins with \"{text}\"\ntry: claudemesh notification list --all"),
+            text: format!(
+                "none of the newest 50 notifications begins with \"{text}\"\ntry: claudemesh notification list --all shows the ids; an \
+                 older one is named by its whole id, which --json shows"
+            ),
         };
         found.map(|one| one.notification_id.to_string()).ok_or_else(nobody)
     };
@@ -121,6 +132,9 @@ async fn ask<T>(context: &Context, talk: impl AsyncFnOnce(&Bearer) -> anyhow::Re
         .on_line(&mesh, async |line| with_bearer(line, &mesh, errand, async |_, bearer| talk(bearer).await).await)
         .await
 }
+
+/// Characters of a whole id.
+const WHOLE: usize = 32;
 
 /// How far back a notification is looked for by the beginning of its id.
 const LOOKED_BACK: Duration = Duration::from_hours(90 * 24);

@@ -28,7 +28,7 @@ fn the_version_is_printed() {
 }
 
 /// Every verb, and every part of one that has a help text of its own.
-const VERBS: [&str; 51] = [
+const VERBS: [&str; 52] = [
     "",
     "create",
     "invite",
@@ -58,6 +58,7 @@ const VERBS: [&str; 51] = [
     "topic tail",
     "topic read",
     "topic add",
+    "topic forget-key",
     "notification",
     "notification list",
     "notification read",

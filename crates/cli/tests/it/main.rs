@@ -14,6 +14,8 @@ mod help;
 mod local;
 #[cfg(test)]
 mod mesh;
+#[cfg(test)]
+mod onboarding;
 mod people;
 #[cfg(test)]
 mod placeholders;
@@ -29,6 +31,8 @@ mod spelling;
 mod team;
 #[cfg(test)]
 mod topic;
+#[cfg(test)]
+mod topic_key;
 #[cfg(test)]
 mod user;
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! Topics, with real programs and a real broker.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpStream;
+use std::io::{BufRead, BufReader};
 use std::process::Child;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
@@ -14,31 +13,31 @@ use crate::team::Team;
 use crate::user::{Said, User};
 
 /// A `topic tail` that runs, and what it says.
-struct Tail {
+pub(crate) struct Tail {
     child: Child,
-    shown: Receiver<String>,
+    pub(crate) shown: Receiver<String>,
     told: Receiver<String>,
 }
 
 impl Tail {
-    fn start(user: &User, topic: &str) -> Self {
+    pub(crate) fn start(user: &User, topic: &str) -> Self {
         let mut child = user.command(&["topic", "tail", topic, "--json"]).spawn().unwrap();
         let (shown, told) = (lines(child.stdout.take().unwrap()), lines(child.stderr.take().unwrap()));
         Self { child, shown, told }
     }
 
     /// The next message.
-    fn message(&self) -> Value {
+    pub(crate) fn message(&self) -> Value {
         let line = self.shown.recv_timeout(PATIENCE).expect("a message");
         serde_json::from_str(&line).unwrap()
     }
 
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         self.message()["text"].as_str().expect("a text").to_owned()
     }
 
     /// Waits until it says something that has these words.
-    fn says(&self, words: &str) -> String {
+    pub(crate) fn says(&self, words: &str) -> String {
         loop {
             let line = self.told.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("\"{words}\" is not said"));
             if line.contains(words) {
@@ -48,14 +47,14 @@ impl Tail {
     }
 
     /// Ends it as Ctrl-C does; how it ended.
-    fn interrupt(mut self) -> i32 {
+    pub(crate) fn interrupt(mut self) -> i32 {
         let id = self.child.id().to_string();
         std::process::Command::new("kill").args(["-INT", &id]).status().unwrap();
         self.child.wait().unwrap().code().unwrap_or(-1)
     }
 
     /// How it ended by itself.
-    fn wait(&mut self) -> i32 {
+    pub(crate) fn wait(&mut self) -> i32 {
         self.child.wait().unwrap().code().unwrap_or(-1)
     }
 }
@@ -77,122 +76,26 @@ fn lines(stream: impl std::io::Read + Send + 'static) -> Receiver<String> {
     lines
 }
 
-fn join_as(team: &Team, name: &str) -> User {
+pub(crate) fn join_as(team: &Team, name: &str) -> User {
     let user = User::new();
     let invite = team.anna.json_one(&["invite"]);
     user.json_one(&["join", invite["url"].as_str().unwrap(), "--name", name]);
     user
 }
 
-fn post(user: &User, topic: &str, text: &str) -> String {
+pub(crate) fn post(user: &User, topic: &str, text: &str) -> String {
     let posted = user.json_one(&["topic", "post", topic, text]);
     assert_eq!(posted["encrypted"], true, "{posted}");
     posted["messageId"].as_str().unwrap().to_owned()
 }
 
-fn texts(messages: &[Value]) -> Vec<&str> {
+pub(crate) fn texts(messages: &[Value]) -> Vec<&str> {
     messages.iter().map(|message| message["text"].as_str().unwrap_or("-")).collect()
 }
 
-fn refused(said: &Said, code: i32, words: &str) {
+pub(crate) fn refused(said: &Said, code: i32, words: &str) {
     assert_eq!((said.code, said.stdout.as_str()), (code, ""), "{said:?}");
     assert!(said.stderr.contains(words), "{said:?}");
-}
-
-/// The whole onboarding (websocket 6.2.3): who joins waits, a holder of the key comes by, and the newcomer reads all there is.
-#[test]
-fn a_newcomer_gets_the_key_from_a_peer_and_reads_all_and_after_a_ban_nothing_new() {
-    let team = Team::new();
-    let carl = join_as(&team, "Carl");
-    team.anna.json_one(&["topic", "create", "deploys"]);
-    carl.json_one(&["topic", "join", "deploys"]);
-    post(&team.anna, "deploys", "the first secret, @Carl");
-    assert_eq!(texts(&carl.json(&["topic", "history", "deploys"])), ["the first secret, @Carl"]);
-
-    team.ben.json_one(&["topic", "join", "deploys"]);
-    refused(&team.ben.run(&["topic", "post", "deploys", "too early"]), 7, "nobody has shared the topic's key with you");
-    let locked = team.ben.run(&["topic", "history", "deploys"]);
-    assert!(locked.code == 7 && locked.stdout.contains("[cannot be opened"), "{locked:?}");
-    let mut ben = Tail::start(&team.ben, "deploys");
-    assert!(ben.says("Waiting for a peer to share the topic key, since 20").ends_with("Z."));
-    let carl_reads = Tail::start(&carl, "deploys");
-    carl_reads.says("The key of #deploys was shared with Ben.");
-    ben.says("The topic's key is here.");
-    assert_eq!(ben.text(), "the first secret, @Carl");
-    let second = post(&team.anna, "deploys", "the second secret");
-    assert_eq!((ben.text(), carl_reads.message()["mentions"].clone()), ("the second secret".into(), ["carl"].into()));
-    assert_eq!(carl_reads.text(), "the second secret");
-
-    let answer = team.ben.json_one(&["topic", "post", "deploys", "--reply", &second[..8], "the third secret"]);
-    assert_eq!(answer["replyToId"], second);
-    let seen = carl_reads.message();
-    assert_eq!((&seen["replyToId"], &seen["from"]), (&Value::from(second), &Value::from("Ben")));
-    let told = carl.run(&["topic", "history", "deploys"]).stdout;
-    assert!(
-        told.contains("mentions you")
-            && told.contains(&format!("answers {}", &seen["replyToId"].as_str().unwrap()[..8]))
-    );
-
-    let kept = team.broker.bytes_on_disk();
-    for secret in ["the first secret", "the second secret", "the third secret"] {
-        let encoded = claudemesh_proto::text::base64(secret.as_bytes());
-        for needle in [secret.as_bytes(), &encoded.as_bytes()[..16]] {
-            assert!(!kept.windows(needle.len()).any(|window| window == needle), "{secret}");
-        }
-    }
-    assert_eq!(ben.text(), "the third secret");
-
-    let key = team.ben.json_one(&["list"])["meshes"][0]["pubkey"].as_str().unwrap().to_owned();
-    team.anna.json_one(&["ban", &key]);
-    post(&team.anna, "deploys", "not for Ben");
-    assert_eq!(carl_reads.text(), "not for Ben");
-    assert_eq!(ben.wait(), 2);
-    assert!(ben.shown.recv_timeout(PATIENCE).is_err());
-    refused(&team.ben.run(&["topic", "history", "deploys"]), 2, "");
-    refused(&team.ben.run(&["topic", "tail", "deploys"]), 2, "");
-    assert_eq!(carl_reads.interrupt(), 0);
-}
-
-/// (R8) Whoever seals something useless for a newcomer keeps nobody out.
-#[test]
-fn a_copy_of_the_key_that_cannot_be_opened_is_given_back_and_another_is_waited_for() {
-    let team = Team::new();
-    team.anna.json_one(&["topic", "create", "deploys"]);
-    post(&team.anna, "deploys", "hello");
-    team.ben.json_one(&["topic", "join", "deploys"]);
-    let members = team.anna.json_one(&["topic", "members", "deploys"]);
-    let ben = members["members"].as_array().unwrap().iter().find(|one| one["displayName"] == "Ben").unwrap();
-    let key = team.anna.json_one(&["apikey", "create", "x", "--can", "read,send"]);
-    let useless = serde_json::json!({
-        "memberId": ben["memberId"],
-        "encryptedKey": claudemesh_proto::text::base64(&[9; 80]),
-        "nonce": claudemesh_proto::text::base64(&[9; 24]),
-    });
-    let status = request(&team.broker, "/v1/topics/deploys/seal", key["secret"].as_str().unwrap(), &useless);
-    assert_eq!(status, "HTTP/1.1 200 OK");
-    let tail = Tail::start(&team.ben, "deploys");
-    tail.says("A copy of the topic's key could not be opened, and was given back.");
-    post(&team.anna, "deploys", "and again");
-    tail.says("The topic's key is here.");
-    assert_eq!([tail.text(), tail.text()], ["hello", "and again"]);
-    assert_eq!(tail.interrupt(), 0);
-}
-
-/// Posts to the REST interface; the first line of the answer.
-fn request(broker: &Broker, route: &str, secret: &str, body: &Value) -> String {
-    let address = broker.url().strip_prefix("http://").unwrap();
-    let mut stream = TcpStream::connect(address).unwrap();
-    let body = body.to_string();
-    write!(
-        stream,
-        "POST {route} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {secret}\r\ncontent-type: application/json\r\n\
-         content-length: {}\r\nconnection: close\r\n\r\n{body}",
-        body.len()
-    )
-    .unwrap();
-    let mut status = String::new();
-    BufReader::new(stream).read_line(&mut status).unwrap();
-    status.trim_end().to_owned()
 }
 
 /// (D12) Each message once, in order, also when the broker was away.
@@ -216,64 +119,6 @@ fn a_tail_takes_up_where_it_was_when_the_broker_comes_back() {
     assert_eq!(tail.interrupt(), 0);
     let keys = ben.json_one(&["apikey", "list"]);
     assert_eq!(keys["keys"].as_array().unwrap().len(), 0, "no key outlives its command: {keys}");
-}
-
-/// (R17)
-#[test]
-fn plaintext_in_an_encrypted_topic_is_flagged_and_what_cannot_be_opened_is_said_so() {
-    use claudemesh_client::{Dial, Line};
-    use claudemesh_proto::hello::QUIET;
-    use claudemesh_proto::message::Send;
-    use claudemesh_proto::text::base64;
-
-    let team = Team::new();
-    let topic = team.anna.json_one(&["topic", "create", "deploys"]);
-    team.ben.json_one(&["topic", "join", "deploys"]);
-    let target = format!("#{}", topic["topicId"].as_str().unwrap());
-    let anna = crate::team::membership(&team.anna);
-    let write = |version: i64, body: Vec<u8>| Send {
-        target_spec: target.clone(),
-        nonce: base64(&[7; 24]),
-        ciphertext: base64(&body),
-        body_version: Some(version),
-        ..Send::default()
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let mut line = Line::open(Dial::member(&anna, QUIET).unwrap()).await.unwrap();
-        line.send(&write(1, b"in the open\nBen  (0000)  not a head".to_vec())).await.unwrap();
-        line.send(&write(2, b"this only looks like a secretbox".to_vec())).await.unwrap();
-        line.close().await;
-    });
-    let inbox = team.ben.json(&["inbox"]);
-    assert_eq!(inbox.len(), 1, "what is sealed is not handed to who does not know topics");
-    assert_eq!([&inbox[0]["topic"], &inbox[0]["encrypted"]], [&Value::from("deploys"), &Value::from(false)]);
-    let messages = team.anna.json(&["topic", "history", "deploys"]);
-    let said: Vec<_> = messages.iter().map(|one| [&one["encrypted"], &one["plaintext"], &one["text"]]).collect();
-    let null = Value::Null;
-    assert_eq!(
-        said[0],
-        [&Value::from(false), &Value::from(true), &Value::from("in the open\nBen  (0000)  not a head")]
-    );
-    assert_eq!(said[1], [&null, &Value::from(false), &null]);
-    let shown = team.anna.run(&["topic", "history", "deploys"]).stdout;
-    let lines: Vec<_> = shown.lines().collect();
-    assert!(lines[0].starts_with("Anna  (") && lines[0].ends_with("  NOT ENCRYPTED, in an encrypted topic"), "{shown}");
-    assert_eq!(lines[1..3], ["  in the open", "  Ben  (0000)  not a head"]);
-    assert!(lines[4].starts_with("  [cannot be opened"), "{shown}");
-    assert!(!shown.contains(&base64(b"this only looks")[..16]), "{shown}");
-}
-
-#[test]
-fn general_gets_its_key_from_the_first_who_writes_and_a_newcomer_is_in_it() {
-    let team = Team::new();
-    let said = team.anna.run(&["topic", "post", "#general", "hello"]);
-    assert!(said.code == 0 && said.stderr.contains("#general had no key; it has one now"), "{said:?}");
-    assert!(said.stderr.contains("was shared with Ben"), "{said:?}");
-    let carl = join_as(&team, "Carl");
-    refused(&carl.run(&["topic", "post", "general", "hi"]), 7, "nobody has shared the topic's key");
-    post(&team.ben, "general", "welcome");
-    assert_eq!(texts(&carl.json(&["topic", "history", "general"])), ["hello", "welcome"]);
 }
 
 #[test]
@@ -329,7 +174,42 @@ fn mentions_become_notifications_until_they_are_read() {
     let none = team.ben.run(&["notification", "list"]);
     assert_eq!((none.stdout.as_str(), none.stderr.as_str()), ("", "Nothing is unread.\n"));
     assert_eq!(team.ben.json_one(&["notification", "list", "--all"])["notifications"].as_array().unwrap().len(), 2);
-    refused(&team.ben.run(&["notification", "read", "zzzzzzzz"]), 5, "no notification begins with");
+    refused(&team.ben.run(&["notification", "read", "zzzzzzzz"]), 5, "none of the newest 50 notifications begins with");
+}
+
+#[test]
+fn an_old_notification_is_named_by_its_whole_id() {
+    use claudemesh_client::{Dial, Line};
+    use claudemesh_proto::hello::QUIET;
+    use claudemesh_proto::message::Send;
+    use claudemesh_proto::text::base64;
+
+    let team = Team::new();
+    let topics = team.anna.json_one(&["topic", "list"]);
+    let target_spec = format!("#{}", topics["topics"][0]["id"].as_str().unwrap());
+    let anna = crate::team::membership(&team.anna);
+    let mention = Send { target_spec, ciphertext: base64(b"look, @ben"), ..Send::default() };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mention_ben = |times: usize| {
+        runtime.block_on(async {
+            let mut line = Line::open(Dial::member(&anna, QUIET).unwrap()).await.unwrap();
+            for _ in 0..times {
+                line.send(&mention).await.unwrap();
+            }
+            line.close().await;
+        });
+    };
+    mention_ben(1);
+    let oldest = team.ben.json_one(&["notification", "list"])["notifications"][0]["notificationId"].clone();
+    mention_ben(50);
+    let oldest = oldest.as_str().unwrap();
+    refused(
+        &team.ben.run(&["notification", "read", &oldest[..31]]),
+        5,
+        "none of the newest 50 notifications begins with",
+    );
+    assert_eq!(team.ben.json_one(&["notification", "read", oldest])["marked"], 1);
+    team.ben.json_one(&["notification", "read", "--all"]);
 }
 
 #[test]
@@ -380,4 +260,4 @@ fn history_goes_back_over_more_than_one_page() {
 }
 
 /// Longer than anything takes, except that nobody looks for newcomers more than twice a minute.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);

@@ -42,7 +42,7 @@ pub(crate) async fn run(context: &Context, asked: &History) -> anyhow::Result<()
         };
         let messages = pages(line.connection(), topic, asked.limit, before).await?;
         let held = with_bearer(line, &mesh, key::errand(topic, "topic-history"), async |_, bearer| {
-            let held = bearer.topic_key(&mesh.identity, &topic.name).await?;
+            let held = bearer.topic_key(key::pin(context, &mesh, topic)).await?;
             if let Held::Key { key, .. } = &held {
                 // What is shown does not depend on it.
                 let _ = key::share_on_the_way(context, (bearer, key), (&mesh, topic)).await;

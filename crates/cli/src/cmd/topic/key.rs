@@ -1,6 +1,6 @@
 //! The key of a topic, for one command.
 
-use claudemesh_client::{Bearer, Error, Held, Line, Membership, Newcomer, TopicKey};
+use claudemesh_client::{Bearer, Error, Held, Line, Membership, Newcomer, TopicKey, TopicPin};
 use claudemesh_proto::api_key::Capability;
 use claudemesh_proto::topic::ListedTopic;
 
@@ -14,20 +14,37 @@ pub(super) fn errand<'a>(topic: &'a ListedTopic, purpose: &'a str) -> Errand<'a>
     Errand { purpose, capabilities: &[Capability::Read, Capability::Send], topic: Some(&topic.name) }
 }
 
-/// The key, or none for a topic that has none.
+/// What a topic's key is remembered by.
+pub(super) fn pin<'a>(context: &'a Context, mesh: &'a Membership, topic: &'a ListedTopic) -> TopicPin<'a> {
+    TopicPin { home: &context.home, mesh, id: &topic.id, name: &topic.name }
+}
+
+/// The key.
 ///
 /// # Errors
-/// When the topic has a key and nobody has shared it with us: then nothing can be read or written there.
-pub(super) fn held(context: &Context, topic: &ListedTopic, held: Held) -> anyhow::Result<Option<TopicKey>> {
+/// When there is none, or nobody has shared it with us: then nothing can be read or written there.
+pub(super) fn held(context: &Context, topic: &ListedTopic, held: Held) -> anyhow::Result<TopicKey> {
     match held {
         Held::Key { key, is_new } => {
             if is_new {
                 context.output.notice(&format!("#{} had no key; it has one now, made here.", topic.name));
             }
-            Ok(Some(key))
+            Ok(key)
         }
-        Held::None => Ok(None),
+        Held::None => Err(Error::NoTopicKey { topic: topic.name.clone() }.into()),
         Held::Awaited { was_bad } => Err(awaited(topic, was_bad).into()),
+    }
+}
+
+/// Makes sure that a topic has no key: where there is one, nothing is written in clear.
+pub(super) async fn is_none(bearer: &Bearer, pin: TopicPin<'_>) -> anyhow::Result<()> {
+    match bearer.topic_key(pin).await? {
+        Held::None => Ok(()),
+        Held::Key { .. } | Held::Awaited { .. } => {
+            let text =
+                format!("#{} is encrypted: nothing is written there in clear\ntry: leave out --plaintext", pin.name);
+            Err(Failure { exit: Exit::NotPermitted, text }.into())
+        }
     }
 }
 
@@ -46,9 +63,13 @@ pub(super) fn awaited(topic: &ListedTopic, was_bad: bool) -> Failure {
 }
 
 /// Shares the topic's key with everybody in it who waits for it, if we hold it.
-pub(super) async fn share(line: &mut Line, mesh: &Membership, topic: &ListedTopic) -> anyhow::Result<Vec<Newcomer>> {
+pub(super) async fn share(
+    context: &Context,
+    line: &mut Line,
+    (mesh, topic): (&Membership, &ListedTopic),
+) -> anyhow::Result<Vec<Newcomer>> {
     with_bearer(line, mesh, errand(topic, "topic-add"), async |_, bearer| {
-        match bearer.topic_key(&mesh.identity, &topic.name).await? {
+        match bearer.topic_key(pin(context, mesh, topic)).await? {
             Held::Key { key, .. } => Ok(bearer.share_topic_key(&mesh.identity, &topic.name, &key).await?),
             Held::Awaited { .. } | Held::None => Ok(Vec::new()),
         }

@@ -7,7 +7,7 @@ mod post;
 mod tail;
 
 use clap::{Args, Subcommand};
-use claudemesh_client::{Line, NewTopic, Roster, key_prefix};
+use claudemesh_client::{Error, Line, NewTopic, Newcomer, Roster, key_prefix};
 use claudemesh_proto::text::one_line;
 use claudemesh_proto::topic::{ListedTopic, TopicMember};
 use claudemesh_proto::{TopicName, TopicRole, Visibility};
@@ -22,8 +22,9 @@ use crate::table::table;
 /// Conversations with a history, encrypted for those who are in them
 #[derive(Debug, Args)]
 #[command(
-    after_help = "A topic's key is made by the client and passed on by those who hold it, never by the broker. Who joins can \
-    read, history included, once somebody who holds the key runs topic tail, post or history.\n\n\
+    after_help = "This program makes a topic's key itself, and those who hold it pass it on, sealed for each other. For a client that \
+    cannot make one the broker does: it seals one copy, for that client, and forgets the key. Who joins can read, history included, \
+    once somebody who holds the key runs topic tail, post or history.\n\n\
     Example: claudemesh topic post general 'the build is green, @ben'"
 )]
 pub(crate) struct Topic {
@@ -54,6 +55,14 @@ pub(crate) enum TopicWhat {
     #[command(after_help = "Example: claudemesh topic read deploys\n\nJSON: {topic, topicId, status: \"read\"}")]
     Read(Named),
     Add(Add),
+    /// Accept another key of a topic than the one that was seen first
+    #[command(
+        after_help = "Which key a topic has is remembered on this machine when it is first seen, and another one is refused: the broker or \
+        a member may have replaced it to read what you write. Ask the others before, by another way than this mesh, whether the key \
+        was changed. What was written with the key before cannot be opened any more.\n\n\
+        Example: claudemesh topic forget-key deploys\n\nJSON: {topic, status: \"forgotten\"}"
+    )]
+    ForgetKey(Named),
 }
 
 /// Make a topic
@@ -120,6 +129,7 @@ pub(crate) async fn run(context: &Context, asked: Topic) -> anyhow::Result<()> {
         TopicWhat::Tail(asked) => tail::run(context, &asked).await,
         TopicWhat::Read(asked) => read(context, &asked).await,
         TopicWhat::Add(asked) => add(context, &asked).await,
+        TopicWhat::ForgetKey(asked) => forget_key(context, &asked),
     }
 }
 
@@ -128,7 +138,7 @@ async fn create(context: &Context, asked: Create) -> anyhow::Result<()> {
     let Create { name, about, visibility } = asked;
     let made = context.on_line(&mesh, async |line| {
         let new = NewTopic { name: &name, description: about.as_deref(), visibility };
-        Ok(line.connection().create_topic(&mesh.identity, new).await?)
+        Ok(line.connection().create_topic(&context.home, &mesh, new).await?)
     });
     let made = made.await?;
     let (topic, created) = (made.topic, made.created);
@@ -215,18 +225,34 @@ async fn add(context: &Context, asked: &Add) -> anyhow::Result<()> {
         let nobody = || Failure { exit: Exit::NotFound, text: format!("{whom} is no member of this mesh") };
         let member = member.ok_or_else(nobody)?;
         let role = line.connection().add_topic_member(topic.id.as_str(), &member.member_id, asked.role).await?;
-        // Whom we add is in it whether we hold the key or not.
-        let shared = key::share(line, &mesh, topic).await.unwrap_or_default();
-        let is_shared = shared.iter().any(|one| one.pubkey == member.pubkey);
-        Ok((whom, member.member_id.clone(), role, is_shared))
+        let shared = key::share(context, line, (&mesh, topic)).await;
+        let is_of_them = |shared: &Vec<Newcomer>| shared.iter().any(|one| one.pubkey == member.pubkey);
+        let is_shared = shared.as_ref().is_ok_and(is_of_them);
+        Ok((whom, member.member_id.clone(), role, is_shared, shared.err()))
     });
-    let (topic, (whom, member_id, role, is_shared)) = added.await?;
+    let (topic, (whom, member_id, role, is_shared, failure)) = added.await?;
     let value = json!({
         "topic": topic.name, "topicId": topic.id, "memberId": member_id, "role": role, "keyShared": is_shared,
     });
     context.output.data(&value, |_| {
         let key = if is_shared { "; the topic's key was shared" } else { "" };
         format!("{whom} is in #{} now, as {}{key}.", topic.name, role.as_str())
+    })?;
+    // Who is added is in it whether the key could be shared or not, but a key that is not what it was is no small matter.
+    match failure {
+        Some(failure) if matches!(failure.downcast_ref(), Some(Error::TopicKeyChanged { .. })) => Err(failure),
+        _ => Ok(()),
+    }
+}
+
+fn forget_key(context: &Context, asked: &Named) -> anyhow::Result<()> {
+    let mesh = context.mesh()?;
+    if !context.home.forget_topic_key(&mesh.mesh_id, &asked.topic)? {
+        let text = format!("no key of a topic \"{}\" is remembered here", one_line(&asked.topic));
+        return Err(Failure { exit: Exit::NotFound, text }.into());
+    }
+    context.output.data(&json!({ "topic": asked.topic, "status": "forgotten" }), |_| {
+        format!("The key of #{} is forgotten: the next one that comes is believed.", one_line(&asked.topic))
     })
 }
 

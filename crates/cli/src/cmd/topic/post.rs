@@ -17,7 +17,8 @@ use crate::parse;
 #[derive(Debug, Args)]
 #[command(
     after_help = "It is sealed with the topic's key, so that those who are in the topic read it and the broker does not. A topic that \
-    has no key yet, as general at first, is given one. @NAME notifies whoever is called so; whom a message mentions is not encrypted.\n\n\
+    has no key yet, as general at first, is given one; without a key nothing is written unless --plaintext says so, and where there is \
+    one nothing is written in clear. @NAME notifies whoever is called so; whom a message mentions is not encrypted.\n\n\
     Example: claudemesh topic post deploys --reply 0000002k 'done, @ben'\n\n\
     JSON: {messageId, topic, topicId, encrypted, replyToId|null, mentions}"
 )]
@@ -33,6 +34,9 @@ pub(crate) struct WritePost {
     /// now interrupts, next waits for a free moment, low for idle time
     #[arg(long, default_value = "next", value_parser = parse::priority)]
     pub(crate) priority: Priority,
+    /// Write it NOT encrypted in a topic that has no key, and give it none: for readers whose programs cannot open what is sealed
+    #[arg(long)]
+    pub(crate) plaintext: bool,
 }
 
 /// What became of it.
@@ -49,8 +53,14 @@ pub(crate) async fn run(context: &Context, asked: &WritePost) -> anyhow::Result<
     let (topic, posted) = sending(context, &mesh, async |line| {
         let topic = find(&line.connection().topics().await?, &asked.topic.topic)?;
         let posted = with_bearer(line, &mesh, key::errand(&topic, "topic-post"), async |line, bearer| {
-            let held = bearer.topic_key_or_claim(&mesh.identity, &topic.name).await?;
-            let key = key::held(context, &topic, held)?;
+            let pin = key::pin(context, &mesh, &topic);
+            let key = if asked.plaintext {
+                key::is_none(bearer, pin).await?;
+                None
+            } else {
+                let held = bearer.topic_key_or_claim(pin).await?;
+                Some(key::held(context, &topic, held)?)
+            };
             let reply_to = match &asked.reply {
                 Some(text) => Some(named(line.connection(), &topic, text).await?),
                 None => None,
@@ -99,7 +109,7 @@ fn report(context: &Context, topic: &ListedTopic, posted: &Posted) -> anyhow::Re
     }
     printed?;
     if !posted.is_encrypted {
-        context.output.notice(&format!("Not encrypted: #{} has no key, and you may not give it one.", topic.name));
+        context.output.notice(&format!("Not encrypted: #{} has no key, and the broker can read it.", topic.name));
     }
     Ok(())
 }

@@ -46,8 +46,6 @@ struct Tail<'a> {
     api_key: PassingKey,
     api_key_until: Timestamp,
     topic_key: Option<TopicKey>,
-    /// The topic has no key: what comes needs none.
-    is_open: bool,
     /// How many earlier messages are still to be shown; none once they are.
     earlier: Option<u32>,
     last: Option<(i64, MessageId)>,
@@ -78,18 +76,7 @@ impl<'a> Tail<'a> {
         let (topic, own_name, api_key) = started.await?;
         let earlier = Some(asked.limit);
         let (api_key_until, topic_key) = (now().plus(API_KEY_USE), None);
-        Ok(Self {
-            context,
-            mesh,
-            topic,
-            own_name,
-            api_key,
-            api_key_until,
-            topic_key,
-            is_open: false,
-            earlier,
-            last: None,
-        })
+        Ok(Self { context, mesh, topic, own_name, api_key, api_key_until, topic_key, earlier, last: None })
     }
 
     async fn go(&mut self) -> anyhow::Result<()> {
@@ -116,7 +103,7 @@ impl<'a> Tail<'a> {
     /// Shows what comes on one stream, until that is over or another is to be opened.
     async fn follow(&mut self) -> anyhow::Result<()> {
         self.renew_in_time().await?;
-        if self.topic_key.is_none() && !self.is_open {
+        if self.topic_key.is_none() {
             self.wait_for_key().await?;
         }
         let after = self.last.as_ref().map(|(_, id)| id);
@@ -127,11 +114,7 @@ impl<'a> Tail<'a> {
         loop {
             tokio::select! {
                 event = stream.next() => match event? {
-                    Some(TopicEvent::Message(message)) => {
-                        if !self.show(&message)? {
-                            return Ok(());
-                        }
-                    }
+                    Some(TopicEvent::Message(message)) => self.show(&message)?,
                     Some(TopicEvent::Failed(why)) => self.say(&format!("the broker says: {why}")),
                     Some(TopicEvent::Ready) => {}
                     None => {
@@ -169,26 +152,23 @@ impl<'a> Tail<'a> {
         Ok(())
     }
 
-    /// Shows a message that was not shown yet; false when the topic has got a key that is to be fetched before.
-    fn show(&mut self, message: &TopicMessage) -> anyhow::Result<bool> {
+    /// Shows a message that was not shown yet.
+    fn show(&mut self, message: &TopicMessage) -> anyhow::Result<()> {
         if self.last.as_ref().is_some_and(|(seq, _)| message.seq <= *seq) {
-            return Ok(true);
-        }
-        if self.is_open && message.body_version != 1 {
-            self.is_open = false;
-            return Ok(false);
+            return Ok(());
         }
         let body = open_post(self.topic_key.as_ref(), message);
         Shown { topic: &self.topic, message, body, own_name: &self.own_name }.print(&self.context.output)?;
         self.last = Some((message.seq, message.id.clone()));
-        Ok(true)
+        Ok(())
     }
 
     async fn wait_for_key(&mut self) -> anyhow::Result<()> {
         let since = now();
         let mut said: Option<Timestamp> = None;
         loop {
-            match self.api_key.bearer.topic_key_or_claim(&self.mesh.identity, &self.topic.name).await? {
+            let pin = key::pin(self.context, self.mesh, &self.topic);
+            match self.api_key.bearer.topic_key_or_claim(pin).await? {
                 Held::Awaited { was_bad } => {
                     if was_bad {
                         self.say("A copy of the topic's key could not be opened, and was given back.");
@@ -199,8 +179,7 @@ impl<'a> Tail<'a> {
                     }
                 }
                 held => {
-                    self.is_open = matches!(held, Held::None);
-                    self.topic_key = key::held(self.context, &self.topic, held)?;
+                    self.topic_key = Some(key::held(self.context, &self.topic, held)?);
                     if said.is_some() {
                         self.say("The topic's key is here.");
                     }
