@@ -68,6 +68,7 @@ pub(crate) struct Metrics {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Gauges {
     pub(crate) connections_active: usize,
+    pub(crate) streams_active: usize,
     pub(crate) queue_depth: i64,
     pub(crate) is_db_healthy: bool,
 }
@@ -181,6 +182,11 @@ impl Metrics {
             "broker_connections_active",
             "Open connections",
             u64::try_from(gauges.connections_active).unwrap_or(0),
+        );
+        page.gauge(
+            "broker_streams_active",
+            "Open streams of topics",
+            u64::try_from(gauges.streams_active).unwrap_or(0),
         );
         page.gauge("broker_queue_depth", "Deliveries waiting", u64::try_from(gauges.queue_depth).unwrap_or(0));
         page.gauge("broker_db_healthy", "Whether the database answers", u64::from(gauges.is_db_healthy));

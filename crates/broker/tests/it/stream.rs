@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use claudemesh_testkit::{Events, Member, Setup, TestMesh, eventually, merged};
+use claudemesh_testkit::{Events, Member, Setup, TestMesh, Wire, eventually, merged};
 use serde_json::{Value, json};
 
 use crate::api_key;
@@ -15,6 +15,8 @@ on_both!(
     a_post_is_refused_with_the_documented_words,
     a_stream_tells_what_is_written_from_then_on_and_resumes_exactly,
     a_stream_ends_when_its_key_or_its_member_may_read_no_more,
+    a_stream_that_nobody_reads_ends_all_the_same,
+    a_member_has_a_hundred_streams_however_many_are_asked_for_at_once,
     a_stream_is_for_members_of_the_topic_with_a_key_for_it,
     notifications_are_listed_and_read,
 );
@@ -24,6 +26,26 @@ async fn open(mesh: &TestMesh, topic: &str, key: &str, last: Option<&str>) -> Ev
     let mut headers = vec![("Authorization", bearer.as_str())];
     headers.extend(last.map(|id| ("Last-Event-ID", id)));
     Events::open(mesh.address, &format!("/v1/topics/{topic}/stream"), &headers).await
+}
+
+/// Opens one and reads no further than that it is open.
+async fn open_unread(mesh: &TestMesh, key: &str) -> Events {
+    let bearer = format!("Bearer {key}");
+    let path = "/v1/topics/general/stream";
+    let events = Events::open_narrow(mesh.address, path, &[("Authorization", &bearer)]).await;
+    assert_eq!(events.status, 200);
+    events
+}
+
+async fn until_streams(mesh: &TestMesh, open: u64) {
+    eventually("streams end", async || mesh.metric("broker_streams_active").await == Some(open)).await;
+}
+
+/// More than the system takes for one who does not read.
+async fn flood(from: &mut Wire, topic: &str) {
+    for _ in 0..120 {
+        post(from, topic, &"x".repeat(48_000), json!({})).await;
+    }
 }
 
 async fn say(mesh: &TestMesh, key: &str, fields: Value) -> (u16, Value) {
@@ -159,6 +181,61 @@ async fn a_stream_ends_when_its_key_or_its_member_may_read_no_more(setup: Setup)
     mesh.database.sql("update topic set archived_at = 1").await;
     let ended = tokio::time::timeout(Duration::from_secs(7), third.next()).await;
     assert_eq!(ended.expect("within five seconds"), None);
+}
+
+/// D9, R9: a line that takes nothing more is closed as well, and what waits for it goes.
+async fn a_stream_that_nobody_reads_ends_all_the_same(setup: Setup) {
+    let mesh = setup.with(|config| config.send_rate_per_min = 0).start().await;
+    let (_, ann, bob) = mesh.pair().await;
+    let mut from = mesh.connect(&ann.hello()).await;
+    let topic = general(&mut from).await;
+    let (key, of_bob) = (key_of(&mesh, &ann, json!({})).await, key_of(&mesh, &bob, json!({})).await);
+    let mut read = open(&mesh, "general", &key, None).await;
+    let mut stuck = Vec::new();
+    for _ in 0..3 {
+        stuck.push(open_unread(&mesh, &of_bob).await);
+    }
+    flood(&mut from, &topic).await;
+    for _ in 0..120 {
+        read.expect("message").await;
+    }
+    assert_eq!(mesh.metric("broker_streams_active").await, Some(4));
+    from.ask(json!({"type": "ban", "target": "Bob"})).await;
+    until_streams(&mesh, 1).await;
+    for mut stream in stuck {
+        let mut told = 0;
+        while stream.next().await.is_some() {
+            told += 1;
+        }
+        assert!(told < 120, "it read all along");
+    }
+}
+
+/// D11.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_takes_nothing_of_a_stream_is_dropped() {
+    let impatient = |config: &mut claudemesh_broker::Config| {
+        (config.write_timeout, config.send_rate_per_min) = (Duration::from_millis(500), 0);
+    };
+    let mesh = Setup::sqlite().with(impatient).start().await;
+    let (_, ann, bob) = mesh.pair().await;
+    let mut from = mesh.connect(&ann.hello()).await;
+    let topic = general(&mut from).await;
+    let stuck = open_unread(&mesh, &key_of(&mesh, &bob, json!({})).await).await;
+    flood(&mut from, &topic).await;
+    until_streams(&mesh, 0).await;
+    drop(stuck);
+}
+
+/// http 2.4.
+async fn a_member_has_a_hundred_streams_however_many_are_asked_for_at_once(setup: Setup) {
+    let mesh = setup.start().await;
+    let (_, ann) = mesh.mesh("many").await;
+    let key = key_of(&mesh, &ann, json!({})).await;
+    let asked = (0..130).map(|_| open(&mesh, "general", &key, None));
+    let streams = futures_util::future::join_all(asked).await;
+    let count = |status| streams.iter().filter(|stream| stream.status == status).count();
+    assert_eq!((count(200), count(429)), (100, 30));
 }
 
 /// R7.
