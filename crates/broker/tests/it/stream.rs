@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::api_key;
 use crate::post::{general, post};
-use crate::rest::{ask, command, get, is_problem, key_of};
+use crate::rest::{ask, command, get, is_problem, key_of, promote};
 use crate::topic::create;
 
 on_both!(
@@ -15,6 +15,7 @@ on_both!(
     a_post_is_refused_with_the_documented_words,
     a_stream_tells_what_is_written_from_then_on_and_resumes_exactly,
     a_stream_ends_when_its_key_or_its_member_may_read_no_more,
+    a_busy_stream_ends_once_its_key_lets_read_no_more,
     a_stream_that_nobody_reads_ends_all_the_same,
     a_member_has_a_hundred_streams_however_many_are_asked_for_at_once,
     a_stream_is_for_members_of_the_topic_with_a_key_for_it,
@@ -174,13 +175,47 @@ async fn a_stream_ends_when_its_key_or_its_member_may_read_no_more(setup: Setup)
     admin.ask(json!({"type": "ban", "target": "Bob"})).await;
     assert_eq!(second.next().await, None);
     assert_eq!(open(&mesh, "general", &of_banned, None).await.status, 401);
-    // What another broker changed is seen by asking.
     let key = key_of(&mesh, &ann, json!({})).await;
-    let mut third = open(&mesh, "general", &key, None).await;
-    third.expect("ready").await;
+    let mut left = open(&mesh, "general", &key, None).await;
+    left.expect("ready").await;
+    create(&mut admin, json!({"name": "other"})).await;
+    let mut other = open(&mesh, "other", &key, None).await;
+    other.expect("ready").await;
+    admin.say(&json!({"type": "topic_leave", "topic": "general"})).await;
+    let ended = tokio::time::timeout(Duration::from_secs(3), left.next()).await;
+    assert_eq!(ended.expect("before anybody asks again"), None);
+    // What another broker changed is seen by asking.
     mesh.database.sql("update topic set archived_at = 1").await;
-    let ended = tokio::time::timeout(Duration::from_secs(7), third.next()).await;
+    let ended = tokio::time::timeout(Duration::from_secs(7), other.next()).await;
     assert_eq!(ended.expect("within five seconds"), None);
+}
+
+/// R9: what the key lets do is asked again also while there is always something to tell.
+async fn a_busy_stream_ends_once_its_key_lets_read_no_more(setup: Setup) {
+    let mesh = setup.with(|config| config.send_rate_per_min = 0).start().await;
+    let (of_ann, ann, bob) = mesh.pair().await;
+    let mut from = mesh.connect(&bob.hello()).await;
+    let topic = general(&mut from).await;
+    let boss = mesh.join(&of_ann, &ann, "Boss").await;
+    let mut admin = command(&mesh, &ann).await;
+    promote(&mut admin, &boss, "admin").await;
+    let key = key_of(&mesh, &boss, json!({"capabilities": ["admin"]})).await;
+    let mut events = open(&mesh, "general", &key, None).await;
+    events.expect("ready").await;
+    promote(&mut admin, &boss, "member").await;
+    let write = async {
+        loop {
+            post(&mut from, &topic, "more", json!({})).await;
+        }
+    };
+    let read = async { while events.next().await.is_some() {} };
+    let ended = tokio::time::timeout(Duration::from_secs(7), async {
+        tokio::select! {
+            () = read => {}
+            () = write => {}
+        }
+    });
+    ended.await.expect("within five seconds");
 }
 
 /// D9, R9: a line that takes nothing more is closed as well, and what waits for it goes.

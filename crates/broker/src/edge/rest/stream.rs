@@ -126,6 +126,10 @@ impl Reading {
             if self.stream.over.is_cancelled() {
                 return None;
             }
+            // However much there is to tell, and however slowly it is read.
+            if Instant::now() >= self.wake_at() {
+                self.on_time().await?;
+            }
             if let Some(event) = self.events.pop_front() {
                 return Some(event);
             }
@@ -138,15 +142,18 @@ impl Reading {
                     continue;
                 }
             }
-            let wait_until = self.ask_at.min(self.heartbeat_at);
+            let wake_at = self.wake_at();
             tokio::select! {
-                biased;
                 () = self.stream.over.cancelled() => return None,
                 () = self.running.stop.cancelled() => return None,
                 _ = self.stream.rung.changed() => self.look = true,
-                () = tokio::time::sleep_until(wait_until) => self.on_time().await?,
+                () = tokio::time::sleep_until(wake_at) => {}
             }
         }
+    }
+
+    fn wake_at(&self) -> Instant {
+        self.ask_at.min(self.heartbeat_at)
     }
 
     /// Asks whether all is still allowed, and says that the line is alive.
@@ -173,10 +180,11 @@ impl Reading {
     async fn may_read(&self) -> Result<bool, StoreError> {
         let (app, access) = (&self.running.app, &self.access);
         let Some(now) = app.store.api_key_access(&access.mesh_id, &access.key_id).await? else { return Ok(false) };
+        let may = now.may(&[Capability::Read]);
         let sees = now.topic_scopes.is_none_or(|scopes| scopes.contains(&self.name));
         let whose = (&access.mesh_id, &access.member_id);
         let topic = app.store.topic(whose, &TopicSought::by_id(self.topic_id.clone())).await?;
-        Ok(sees && topic.is_ok())
+        Ok(may && sees && topic.is_ok())
     }
 
     /// Takes what is new; whether there was something. None when the topic is closed to the member.
