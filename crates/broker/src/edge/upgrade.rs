@@ -18,6 +18,7 @@ use crate::edge::address::{Origin, is_loopback_name};
 use crate::edge::impatient::Impatient;
 use crate::edge::server::{RemoteAddress, Running};
 use crate::edge::ws::{self, MAX_ANSWER_BYTES};
+use crate::metrics::Reason;
 
 /// `GET /ws`. Refusals are HTTP answers; once the protocol has switched, everything is said in frames.
 pub(crate) async fn upgrade(
@@ -36,11 +37,11 @@ pub(crate) async fn upgrade(
     }
     app.limits.hearsay.note(&origin);
     if !app.limits.may_greet(origin.counted, app.clock.now()) {
-        app.metrics.rejected("rate_limit");
+        app.metrics.rejected(Reason::RateLimit);
         return (StatusCode::TOO_MANY_REQUESTS, "too many failed handshakes; try again in a minute").into_response();
     }
     let Some(stranger) = app.limits.strangers.let_in(origin.counted) else {
-        app.metrics.rejected("rate_limit");
+        app.metrics.rejected(Reason::RateLimit);
         return (StatusCode::TOO_MANY_REQUESTS, "too many connections that have not said hello").into_response();
     };
     let on_upgrade = hyper::upgrade::on(&mut request);
