@@ -78,10 +78,10 @@ async fn what_is_posted_over_http_is_a_message_like_any_other(setup: Setup) {
     assert_eq!((text.as_str(), &push["messageId"], &push["ext"]), ("hello", &first["messageId"], &json!({"hop": 2})));
     let (_, reply) = say(&mesh, &key, json!({"replyToId": id, "bodyVersion": 2, "nonce": "A".repeat(32)})).await;
     assert_eq!((&reply["replyToId"], &reply["seq"], &reply["notifications"]), (&json!(id), &json!(2), &json!(0)));
-    let retried = json!({"client_message_id": "once"});
-    let (_, once) = say(&mesh, &key, merged(retried.clone(), json!({"clientMessageId": "once"}))).await;
+    let (_, once) = say(&mesh, &key, json!({"clientMessageId": "once"})).await;
     let (_, again) = say(&mesh, &key, json!({"clientMessageId": "once"})).await;
     assert_eq!(once["messageId"], again["messageId"], "D6");
+    assert_eq!(mesh.metric("broker_messages_routed_total{priority=\"next\"}").await, Some(4));
     let answer = get(&mesh, "/v1/topics/general/messages", &key).await.json();
     assert_eq!(answer["messages"].as_array().unwrap().len(), 3);
 }
@@ -94,10 +94,12 @@ async fn a_post_is_refused_with_the_documented_words(setup: Setup) {
     let mut lead = mesh.connect(&ann.hello()).await;
     create(&mut lead, json!({"name": "locked"})).await;
     create(&mut lead, json!({"name": "hidden", "visibility": "private"})).await;
+    create(&mut lead, json!({"name": "open"})).await;
     lead.ask(json!({"type": "topic_add_member", "topic": "locked", "memberId": bob.id})).await;
     let cases = [
         (json!({"topic": "nowhere"}), 404, "topic_not_found"),
         (json!({"topic": "hidden"}), 404, "topic_not_found"),
+        (json!({"topic": "open"}), 403, "not_in_topic"),
         (json!({"topic": "locked"}), 409, "topic_encrypted"),
     ];
     for (fields, status, error) in cases {
@@ -115,6 +117,16 @@ async fn a_post_is_refused_with_the_documented_words(setup: Setup) {
     let answer = ask(&mesh, "POST", "/v1/messages", (&reader, Some(&body))).await;
     is_problem(&answer, 403, "error.api_key_missing_capability");
     assert_eq!(mesh.database.number("select count(*) from topic_message").await, 0);
+    let once = json!({"clientMessageId": "once"});
+    assert_eq!(say(&mesh, &key, once.clone()).await.0, 200);
+    let reused = say(&mesh, &key, merged(once, json!({"ciphertext": "b3RoZXI="}))).await;
+    assert_eq!(reused, (409, json!({"error": "client_message_id_reused"})));
+    assert_eq!(mesh.database.number("select count(*) from topic_message").await, 1);
+    // As over the WebSocket: a request that makes no sense, and one that is not for this member.
+    for (reason, count) in [("parse_or_handler", 4), ("forbidden", 4)] {
+        let name = format!("broker_messages_rejected_total{{reason=\"{reason}\"}}");
+        assert_eq!(mesh.metric(&name).await, Some(count), "{name}");
+    }
 }
 
 /// http 2.4, D12.
@@ -301,7 +313,6 @@ async fn notifications_are_listed_and_read(setup: Setup) {
     let first = post(&mut from, &topic, "@bob look", json!({})).await;
     mesh.clock.pass(Duration::from_secs(1));
     let second = post(&mut from, &topic, "noise", json!({"bodyVersion": 2, "mentions": ["bob"]})).await;
-    create(&mut from, json!({"name": "hidden", "visibility": "private"})).await;
     let list = async |query: &str| {
         let answer = get(&mesh, &format!("/v1/notifications{query}"), &key).await;
         assert_eq!(answer.status, 200, "{answer:?}");
@@ -317,7 +328,15 @@ async fn notifications_are_listed_and_read(setup: Setup) {
         assert_eq!(newest[field], *value, "{field} of {newest}");
     }
     assert_eq!(all["mentionedAs"], "bob");
-    let read = async |body: Value| ask(&mesh, "POST", "/v1/notifications/read", (&key, Some(&body))).await;
+    let read_by = async |key: &str, body: Value| ask(&mesh, "POST", "/v1/notifications/read", (key, Some(&body))).await;
+    let read = async |body: Value| read_by(&key, body).await;
+    // Somebody else's are not seen, and marking them changes nothing.
+    let of_ann = key_of(&mesh, &ann, json!({})).await;
+    assert_eq!(get(&mesh, "/v1/notifications", &of_ann).await.json()["notifications"], json!([]));
+    for body in [json!({"ids": [newest["notificationId"]]}), json!({"all": true})] {
+        assert_eq!(read_by(&of_ann, body).await.status, 200);
+    }
+    assert_eq!(list("?unread=1").await["notifications"].as_array().unwrap().len(), 2);
     let marked = read(json!({"ids": [newest["notificationId"]]})).await;
     assert_eq!((marked.status, &marked.json()["marked"]), (200, &json!(1)));
     let unread = list("?unread=1").await;
@@ -330,8 +349,4 @@ async fn notifications_are_listed_and_read(setup: Setup) {
     for body in [json!({}), json!({"ids": []}), json!({"ids": ["x"], "all": true}), json!({"ids": ["a b"]})] {
         is_problem(&read(body).await, 422, "error.validation");
     }
-    // Somebody else's are not to be marked, and are not seen.
-    let of_ann = key_of(&mesh, &ann, json!({})).await;
-    let answer = get(&mesh, "/v1/notifications", &of_ann).await.json();
-    assert_eq!(answer["notifications"], json!([]));
 }
