@@ -87,6 +87,10 @@ pub struct Config {
     #[arg(long, env = "REQUEST_BURST", default_value_t = 200)]
     pub request_burst: u32,
 
+    /// Looks through what was written (`/me/search`, `/me/activity`) a member may have per minute; 0 is no limit. Each reads up to 4 MiB.
+    #[arg(long, env = "SEARCH_RATE_PER_MIN", default_value_t = 60)]
+    pub search_rate_per_min: u32,
+
     /// Connections a member may open per minute; 0 is no limit. Each leaves a row or two behind for days.
     #[arg(long, env = "HELLO_RATE_PER_MIN", default_value_t = 600)]
     pub hello_rate_per_min: u32,
@@ -98,6 +102,10 @@ pub struct Config {
     /// Failed handshakes an address may have per minute; 0 is no limit. Loopback is exempt.
     #[arg(long, env = "FAILED_HELLOS_PER_MIN", default_value_t = 10)]
     pub failed_hellos_per_min: u32,
+
+    /// Wrong API keys an address may present per minute, before it is not asked any more; 0 is no limit. Loopback is exempt.
+    #[arg(long, env = "FAILED_KEYS_PER_MIN", default_value_t = 60)]
+    pub failed_keys_per_min: u32,
 
     /// Sockets an address may have open before they say hello; 0 is no limit. Loopback is exempt.
     #[arg(long, env = "MAX_UNAUTHENTICATED_PER_ADDRESS", default_value_t = 50)]

@@ -7,53 +7,81 @@ use std::time::{Duration, Instant};
 use claudemesh_proto::{Priority, Timestamp};
 use claudemesh_store::{Claimed, Histogram, Meters};
 
-/// Why a connection was refused, as the `reason` label says it.
-const REJECTIONS: [&str; 20] = [
-    "attestation_bad_signature",
-    "attestation_expired",
-    "attestation_malformed",
-    "attestation_mismatch",
-    "attestation_ttl_too_long",
-    "bad_parent_pubkey",
-    "bad_session_pubkey",
-    "bad_signature",
-    "capacity",
-    "kicked",
-    "malformed",
-    "parent_member_id_mismatch",
-    "rate_limit",
-    "replayed",
-    "revoked",
-    "session_bad_signature",
-    "session_malformed",
-    "session_timestamp_skew",
-    "timestamp_skew",
-    "unauthorized",
-];
-const PRIORITIES: [&str; 3] = ["low", "next", "now"];
+/// An enum whose variants are the values of a label.
+macro_rules! label {
+    ($(#[$doc:meta])* $name:ident { $($variant:ident = $word:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum $name {
+            $($variant,)*
+        }
 
-/// Why a message was refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refused {
-    RateLimit,
-    TooLarge,
-    NoRecipient,
-    QueueFull,
-    Invalid,
-    Unavailable,
-    Forbidden,
+        impl $name {
+            const ALL: [Self; [$($word),*].len()] = [$(Self::$variant),*];
+
+            fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word,)*
+                }
+            }
+
+            #[expect(clippy::as_conversions, reason = "its place in ALL")]
+            fn index(self) -> usize {
+                self as usize
+            }
+        }
+    };
 }
 
-const REFUSALS: [&str; 7] =
-    ["rate_limit", "too_large", "no_recipient", "queue_full", "parse_or_handler", "unavailable", "forbidden"];
+label! {
+    /// Why a connection was refused.
+    Reason {
+        AttestationBadSignature = "attestation_bad_signature",
+        AttestationExpired = "attestation_expired",
+        AttestationMalformed = "attestation_malformed",
+        AttestationMismatch = "attestation_mismatch",
+        AttestationTtlTooLong = "attestation_ttl_too_long",
+        BadParentPubkey = "bad_parent_pubkey",
+        BadSessionPubkey = "bad_session_pubkey",
+        BadSignature = "bad_signature",
+        Capacity = "capacity",
+        InvalidArgument = "invalid_argument",
+        Kicked = "kicked",
+        Malformed = "malformed",
+        ParentMemberIdMismatch = "parent_member_id_mismatch",
+        RateLimit = "rate_limit",
+        Replayed = "replayed",
+        Revoked = "revoked",
+        SessionBadSignature = "session_bad_signature",
+        SessionMalformed = "session_malformed",
+        SessionTimestampSkew = "session_timestamp_skew",
+        TimestampSkew = "timestamp_skew",
+        Unauthorized = "unauthorized",
+    }
+}
+
+label! {
+    /// Why a message was refused.
+    Refused {
+        RateLimit = "rate_limit",
+        TooLarge = "too_large",
+        NoRecipient = "no_recipient",
+        QueueFull = "queue_full",
+        Invalid = "parse_or_handler",
+        Unavailable = "unavailable",
+        Forbidden = "forbidden",
+    }
+}
+
+const PRIORITIES: [&str; 3] = ["low", "next", "now"];
 
 /// What the broker has done so far.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
     connections: AtomicU64,
-    rejected: [AtomicU64; REJECTIONS.len()],
+    rejected: [AtomicU64; Reason::ALL.len()],
     routed: [AtomicU64; PRIORITIES.len()],
-    refused: [AtomicU64; REFUSALS.len()],
+    refused: [AtomicU64; Refused::ALL.len()],
     dropped_by_grant: AtomicU64,
     pushed: AtomicU64,
     queue_age: Histogram,
@@ -68,6 +96,7 @@ pub(crate) struct Metrics {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Gauges {
     pub(crate) connections_active: usize,
+    pub(crate) streams_active: usize,
     pub(crate) queue_depth: i64,
     pub(crate) is_db_healthy: bool,
 }
@@ -77,8 +106,8 @@ impl Metrics {
         add(&self.connections);
     }
 
-    pub(crate) fn rejected(&self, reason: &str) {
-        REJECTIONS.iter().zip(&self.rejected).filter(|(label, _)| **label == reason).for_each(|(_, count)| add(count));
+    pub(crate) fn rejected(&self, reason: Reason) {
+        self.rejected.get(reason.index()).into_iter().for_each(add);
     }
 
     pub(crate) fn routed(&self, priority: Priority) {
@@ -87,16 +116,7 @@ impl Metrics {
     }
 
     pub(crate) fn refused(&self, why: Refused) {
-        let index = match why {
-            Refused::RateLimit => 0,
-            Refused::TooLarge => 1,
-            Refused::NoRecipient => 2,
-            Refused::QueueFull => 3,
-            Refused::Invalid => 4,
-            Refused::Unavailable => 5,
-            Refused::Forbidden => 6,
-        };
-        self.refused.get(index).into_iter().for_each(add);
+        self.refused.get(why.index()).into_iter().for_each(add);
     }
 
     /// A direct message that its recipient does not want.
@@ -140,25 +160,25 @@ impl Metrics {
             "broker_connections_rejected_total",
             "Handshakes refused",
             "reason",
-            REJECTIONS.iter().zip(&self.rejected),
+            Reason::ALL.iter().map(|reason| reason.as_str()).zip(&self.rejected),
         );
         page.labelled(
             "broker_messages_routed_total",
             "Messages accepted",
             "priority",
-            PRIORITIES.iter().zip(&self.routed),
+            PRIORITIES.into_iter().zip(&self.routed),
         );
         page.labelled(
             "broker_messages_rejected_total",
             "Messages refused",
             "reason",
-            REFUSALS.iter().zip(&self.refused),
+            Refused::ALL.iter().map(|why| why.as_str()).zip(&self.refused),
         );
         page.labelled(
             "broker_messages_dropped_by_grant_total",
             "Messages that their recipients do not want",
             "cap",
-            [(&"dm", &self.dropped_by_grant)].into_iter(),
+            [("dm", &self.dropped_by_grant)].into_iter(),
         );
         page.counter(
             "broker_messages_pushed_total",
@@ -181,6 +201,11 @@ impl Metrics {
             "broker_connections_active",
             "Open connections",
             u64::try_from(gauges.connections_active).unwrap_or(0),
+        );
+        page.gauge(
+            "broker_streams_active",
+            "Open streams of topics",
+            u64::try_from(gauges.streams_active).unwrap_or(0),
         );
         page.gauge("broker_queue_depth", "Deliveries waiting", u64::try_from(gauges.queue_depth).unwrap_or(0));
         page.gauge("broker_db_healthy", "Whether the database answers", u64::from(gauges.is_db_healthy));
@@ -244,7 +269,7 @@ impl Page {
         name: &str,
         help: &str,
         label: &str,
-        values: impl Iterator<Item = (&'a &'a str, &'a AtomicU64)>,
+        values: impl Iterator<Item = (&'a str, &'a AtomicU64)>,
     ) {
         self.head(name, help, "counter");
         let touched: Vec<_> = values.map(|(word, value)| (word, read(value))).filter(|(_, value)| *value > 0).collect();

@@ -97,6 +97,13 @@ pub struct Access {
     pub last_used_at: Option<Timestamp>,
 }
 
+impl Access {
+    /// Whether it lets do one of these; `admin` is all of them.
+    pub fn may(&self, needed: &[Capability]) -> bool {
+        self.capabilities.iter().any(|has| needed.contains(has) || *has == Capability::Admin)
+    }
+}
+
 /// The columns of an [`ApiKey`].
 macro_rules! key_columns {
     ($tail:literal) => {

@@ -62,24 +62,28 @@ impl Store {
         Ok(TopicJoined::Done)
     }
 
-    /// Lets a member leave a topic. Its copy of the key is kept. Whether there is such a topic for it to know of; leaving what one is
-    /// not in changes nothing.
-    pub async fn leave_topic(&self, whose: (&MeshId, &MemberId), sought: &TopicSought) -> Result<bool, StoreError> {
+    /// Lets a member leave a topic. Its copy of the key is kept. Which topic it is, if it is one to know of; leaving what one is not
+    /// in changes nothing.
+    pub async fn leave_topic(
+        &self,
+        whose: (&MeshId, &MemberId),
+        sought: &TopicSought,
+    ) -> Result<Option<TopicId>, StoreError> {
         const LEAVE: Sql = sql!("delete from topic_member where mesh_id = $1 and topic_id = $2 and member_id = $3");
         let now = self.now();
         let mut tx = self.db().write().await?;
         let mut connection = tx.connection();
         audit::lock(&mut connection, whose.0).await?;
-        let Some(seen) = see(&mut connection, whose, sought).await? else { return Ok(false) };
+        let Some(seen) = see(&mut connection, whose, sought).await? else { return Ok(None) };
         if seen.role.is_none() {
-            return Ok(true);
+            return Ok(Some(seen.topic.id));
         }
         let values = [whose.0.as_str().into(), seen.topic.id.as_str().into(), whose.1.as_str().into()];
         connection.execute(LEAVE, &values).await?;
         let payload = json!({"topic": seen.topic.name, "topicId": seen.topic.id});
         record(&mut connection, whose, ("topic_member_left", &seen.name, payload), now).await?;
         tx.commit().await?;
-        Ok(true)
+        Ok(Some(seen.topic.id))
     }
 
     /// Adds a member to a topic in the name of a lead or an admin. `None` as role leaves who is in it already what it is, and makes

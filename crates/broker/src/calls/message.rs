@@ -7,6 +7,7 @@ use claudemesh_proto::{BrokerFrame, DeliveryState, ErrorCode, Priority, PublicKe
 use claudemesh_store::{Appended, NewMessage, Recipient, Settle, Settled, Step, StoreError};
 
 use crate::app::App;
+use crate::calls::outgoing::{self, Sender, new_message};
 use crate::calls::{Live, member, notification};
 use crate::fault::{Fault, UNAVAILABLE};
 use crate::metrics::Refused;
@@ -52,22 +53,13 @@ pub(crate) fn check(app: &App, live: &Live, send: Send) -> Result<NewMessage, St
     if key.is_some_and(|key| is_only_oneself(app, live, &key)) {
         return Err(no_recipient());
     }
+    let sender =
+        Sender { mesh_id: &live.mesh_id, id: &live.member_id, pubkey: live.member_pubkey, name: &live.display_name };
     Ok(NewMessage {
-        mesh_id: live.mesh_id.clone(),
-        sender_member_id: live.member_id.clone(),
         sender_pubkey: live.sender_pubkey,
-        sender_name: live.display_name.clone(),
-        sender_member_pubkey: live.member_pubkey,
-        target: outgoing.target,
         target_is_open: key.is_some_and(|key| app.hub.is_session_open(&live.mesh_id, &key)),
-        priority: outgoing.priority,
-        nonce: outgoing.nonce,
-        ciphertext: outgoing.ciphertext,
-        ext: outgoing.ext,
-        client_message_id: outgoing.client_message_id,
-        request_fingerprint: outgoing.request_fingerprint,
-        post: outgoing.post,
         knows_topics: live.knows_topics,
+        ..new_message(sender, outgoing)
     })
 }
 
@@ -84,36 +76,27 @@ pub(crate) fn acknowledge(
     (id, priority): (String, Priority),
     appended: Result<Appended, StoreError>,
 ) -> Ack {
-    let refused = |why, error: &str| {
-        app.metrics.refused(why);
-        refuse(id.clone(), error.to_owned())
-    };
-    match appended {
+    outgoing::count(app, priority, &appended);
+    let error = match appended {
         Ok(Appended::Kept(message_id)) => {
-            app.metrics.routed(priority);
-            Ack { id, message_id: message_id.to_string(), queued: true, error: None }
+            return Ack { id, message_id: message_id.to_string(), queued: true, error: None };
         }
         Ok(Appended::Posted(posted)) => {
-            app.metrics.routed(priority);
             notification::tell(app, (&live.mesh_id, &live.display_name), &posted);
-            Ack { id, message_id: posted.message_id.to_string(), queued: true, error: None }
+            return Ack { id, message_id: posted.message_id.to_string(), queued: true, error: None };
         }
-        Ok(Appended::NoTopic) => refused(Refused::Forbidden, "forbidden: no such topic for you"),
-        Ok(Appended::TopicEncrypted) => refused(Refused::Forbidden, "forbidden: topic is encrypted"),
-        Ok(Appended::NoRecipient) => refused(Refused::NoRecipient, NO_RECIPIENT),
-        Ok(Appended::Blocked) => {
-            app.metrics.dropped_by_grant();
-            refused(Refused::Forbidden, "forbidden: blocked by recipient grants (sender lacks dm capability)")
-        }
-        Ok(Appended::MeshFull) => refused(Refused::QueueFull, "mesh queue full"),
-        Ok(Appended::QueueFull) => refused(Refused::QueueFull, "recipient queue full"),
-        Ok(Appended::Reused) => {
-            refused(Refused::Invalid, "invalid: client_message_id was used with another request_fingerprint")
-        }
-        Ok(Appended::SenderRevoked) => refused(Refused::Invalid, "forbidden: you were removed from this mesh"),
-        Err(StoreError::Refused(_)) => refused(Refused::Invalid, "invalid: message cannot be stored"),
-        Err(StoreError::Unavailable(_)) => refused(Refused::Unavailable, UNAVAILABLE),
-    }
+        Ok(Appended::NoTopic) => "forbidden: no such topic for you",
+        Ok(Appended::TopicEncrypted) => "forbidden: topic is encrypted",
+        Ok(Appended::NoRecipient) => NO_RECIPIENT,
+        Ok(Appended::Blocked) => "forbidden: blocked by recipient grants (sender lacks dm capability)",
+        Ok(Appended::MeshFull) => "mesh queue full",
+        Ok(Appended::QueueFull) => "recipient queue full",
+        Ok(Appended::Reused) => "invalid: client_message_id was used with another request_fingerprint",
+        Ok(Appended::SenderRevoked) => "forbidden: you were removed from this mesh",
+        Err(StoreError::Refused(_)) => "invalid: message cannot be stored",
+        Err(StoreError::Unavailable(_)) => UNAVAILABLE,
+    };
+    refuse(id, error.to_owned())
 }
 
 /// The ack of a message that was not accepted.

@@ -11,6 +11,7 @@ pub(crate) mod member;
 pub(crate) mod mesh;
 pub(crate) mod message;
 pub(crate) mod notification;
+pub(crate) mod outgoing;
 pub(crate) mod peer_pubkey;
 pub(crate) mod post;
 pub(crate) mod presence;

@@ -1,11 +1,12 @@
 //! Posting over HTTP: the same message as over the WebSocket, in the name of the member whose key it is.
 
 use claudemesh_proto::message::{Invalid, Send, Target};
-use claudemesh_proto::{MessageId, Priority, TopicSought};
-use claudemesh_store::{Access, Appended, Closed, NewMessage, StoreError, Topic};
+use claudemesh_proto::{MessageId, TopicSought};
+use claudemesh_store::{Access, Appended, Closed, StoreError, Topic};
 
 use crate::app::App;
 use crate::calls::notification;
+use crate::calls::outgoing::{Sender, count, failed, new_message};
 use crate::metrics::Refused;
 
 /// A message that is kept.
@@ -55,8 +56,8 @@ pub(crate) async fn post(app: &App, access: &Access, topic: &TopicSought, send: 
     if send.size_bytes() > app.settings.config.max_message_bytes {
         return Err(refused(Refused::TooLarge, NotPosted::TooLarge));
     }
-    let found = app.store.topic((&access.mesh_id, &access.member_id), topic).await?;
-    let topic = match found {
+    let found = app.store.topic((&access.mesh_id, &access.member_id), topic).await;
+    let topic = match found.inspect_err(|error| app.metrics.refused(failed(error)))? {
         Ok(topic) => topic,
         Err(closed) => return Err(refused(Refused::Forbidden, NotPosted::Shut(closed))),
     };
@@ -64,37 +65,26 @@ pub(crate) async fn post(app: &App, access: &Access, topic: &TopicSought, send: 
     let outgoing = outgoing.map_err(|why| refused(Refused::Invalid, NotPosted::Invalid(why)))?;
     let body_version = outgoing.post.as_ref().map_or(1, |post| post.body_version.into());
     let priority = outgoing.priority;
-    let message = NewMessage {
-        mesh_id: access.mesh_id.clone(),
-        sender_member_id: access.member_id.clone(),
-        sender_member_pubkey: access.member_pubkey,
-        sender_pubkey: access.member_pubkey,
-        sender_name: access.display_name.clone(),
-        target: outgoing.target,
-        target_is_open: false,
-        priority,
-        nonce: outgoing.nonce,
-        ciphertext: outgoing.ciphertext,
-        ext: outgoing.ext,
-        client_message_id: outgoing.client_message_id,
-        request_fingerprint: outgoing.request_fingerprint,
-        post: outgoing.post,
-        // Whoever reaches this interface reaches the topic's key, too.
-        knows_topics: true,
+    let sender = Sender {
+        mesh_id: &access.mesh_id,
+        id: &access.member_id,
+        pubkey: access.member_pubkey,
+        name: &access.display_name,
     };
-    let appended = app.store.append(message).await.await?;
-    kept(app, access, (topic, body_version, priority), appended)
+    // Whoever reaches this interface reaches the topic's key, too.
+    let appended = app.store.append(new_message(sender, outgoing)).await.await;
+    count(app, priority, &appended);
+    kept(app, access, (topic, body_version), appended?)
 }
 
 fn kept(
     app: &App,
     access: &Access,
-    (topic, body_version, priority): (Topic, i64, Priority),
+    (topic, body_version): (Topic, i64),
     appended: Appended,
 ) -> Result<Kept, NotPosted> {
-    let why = match appended {
+    Err(match appended {
         Appended::Posted(posted) => {
-            app.metrics.routed(priority);
             notification::tell(app, (&access.mesh_id, &access.display_name), &posted);
             let notified = posted.notified.len();
             let (message_id, reply_to_id, seq) = (posted.message_id, posted.reply_to_id, Some(posted.seq));
@@ -108,7 +98,5 @@ fn kept(
         Appended::SenderRevoked => NotPosted::Removed,
         // The others are of messages for people.
         _ => NotPosted::Shut(Closed::NotFound),
-    };
-    app.metrics.refused(Refused::Forbidden);
-    Err(why)
+    })
 }

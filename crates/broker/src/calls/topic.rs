@@ -59,8 +59,10 @@ pub(crate) async fn join(app: &App, live: &Live, request: &TopicJoin) -> Result<
 
 /// Takes the caller out of a topic.
 pub(crate) async fn leave(app: &App, live: &Live, request: &OfTopic) -> Result<(), Fault> {
-    let is_there = app.store.leave_topic(caller(live), &TopicSought::new(&request.topic)).await?;
-    if is_there { Ok(()) } else { Err(not_found(&request.topic)) }
+    let left = app.store.leave_topic(caller(live), &TopicSought::new(&request.topic)).await?;
+    let topic_id = left.ok_or_else(|| not_found(&request.topic))?;
+    app.hub.streams.end_of_member(&live.mesh_id, &live.member_id, Some(&topic_id));
+    Ok(())
 }
 
 /// Puts somebody into a topic (R7).

@@ -100,8 +100,9 @@ async fn until_hello(
                     if rejection.is_a_failure() {
                         app.limits.hello_failed(address, app.clock.now());
                     }
-                    tracing::info!(code = rejection.code.as_str(), "a handshake was refused");
-                    let error = ErrorFrame { code: rejection.code, message: rejection.message };
+                    let code = rejection.reason.code();
+                    tracing::info!(code = code.as_str(), "a handshake was refused");
+                    let error = ErrorFrame { code, message: rejection.message };
                     return End::Refused(Some(error), rejection.close);
                 }
                 Err(NotAdmitted::Failed(fault)) => (fault, None),

@@ -39,6 +39,7 @@ pub(crate) async fn metrics(State(running): State<Arc<Running>>) -> Response {
     let queue_depth = app.store.queue_depth().await;
     let gauges = Gauges {
         connections_active: app.hub.open(),
+        streams_active: app.hub.streams.count(),
         is_db_healthy: queue_depth.is_ok(),
         queue_depth: queue_depth.unwrap_or_default(),
     };

@@ -20,9 +20,11 @@ const PROCESSES_OF_ADDRESS: u32 = 20;
 pub(crate) struct Limits {
     sends: Buckets<(MeshId, MemberId)>,
     requests: Buckets<(MeshId, MemberId)>,
+    searches: Buckets<(MeshId, MemberId)>,
     /// By what a handshake proves: who has too many is not looked up.
     hellos: Buckets<(MeshId, PublicKey)>,
     failed_hellos: Buckets<IpAddr>,
+    failed_keys: Buckets<IpAddr>,
     /// By the hash of address, process and directory: what a caller names costs no memory here.
     hooks: Buckets<u64>,
     hooks_of_address: Buckets<IpAddr>,
@@ -48,8 +50,10 @@ impl Limits {
         Self {
             sends: Buckets::new(rate(config.send_rate_per_min, config.send_burst)),
             requests: Buckets::new(rate(config.request_rate_per_min, config.request_burst)),
+            searches: Buckets::new(rate(config.search_rate_per_min, config.search_rate_per_min)),
             hellos: Buckets::new(rate(config.hello_rate_per_min, config.hello_burst)),
             failed_hellos: Buckets::new(rate(config.failed_hellos_per_min, config.failed_hellos_per_min)),
+            failed_keys: Buckets::new(rate(config.failed_keys_per_min, config.failed_keys_per_min)),
             hooks: Buckets::new(rate(config.hook_rate_limit_per_min, config.hook_rate_limit_per_min)),
             hooks_of_address: Buckets::new(rate(of_address, of_address)),
             hooks_of_token: Buckets::new(rate(config.hook_rate_limit_per_min, config.hook_rate_limit_per_min)),
@@ -71,6 +75,11 @@ impl Limits {
     /// Whether the member may ask one more question now.
     pub(crate) fn may_ask(&self, mesh: &MeshId, member: &MemberId, now: Timestamp) -> bool {
         take(&self.requests, mesh, member, now)
+    }
+
+    /// Whether the member may look through what was written once more now.
+    pub(crate) fn may_search(&self, mesh: &MeshId, member: &MemberId, now: Timestamp) -> bool {
+        take(&self.searches, mesh, member, now)
     }
 
     /// Whether the owner of the key may open one more connection now.
@@ -123,6 +132,18 @@ impl Limits {
     /// Whether the address may try a handshake.
     pub(crate) fn may_greet(&self, address: Option<IpAddr>, now: Timestamp) -> bool {
         address.is_none_or(|address| self.failed_hellos.has_any(&network(address), now))
+    }
+
+    /// Counts an API key that is none.
+    pub(crate) fn key_failed(&self, address: Option<IpAddr>, now: Timestamp) {
+        if let Some(address) = address {
+            self.failed_keys.take(network(address), now);
+        }
+    }
+
+    /// Whether the address may present an API key.
+    pub(crate) fn may_present_key(&self, address: Option<IpAddr>, now: Timestamp) -> bool {
+        address.is_none_or(|address| self.failed_keys.has_any(&network(address), now))
     }
 }
 

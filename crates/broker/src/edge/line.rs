@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
@@ -24,7 +23,7 @@ const DISCARD_BYTES: usize = 32 << 20;
 /// One WebSocket.
 #[derive(Debug)]
 pub(crate) struct Line {
-    socket: WebSocketStream<TokioIo<Upgraded>>,
+    socket: WebSocketStream<TcpStream>,
     write_timeout: Duration,
     is_dirty: bool,
     /// The other side reads no more. What it said before is still to be read.
@@ -53,7 +52,7 @@ pub(crate) enum Incoming {
 pub(crate) struct Stuck;
 
 impl Line {
-    pub(crate) fn new(socket: WebSocketStream<TokioIo<Upgraded>>, write_timeout: Duration) -> Self {
+    pub(crate) fn new(socket: WebSocketStream<TcpStream>, write_timeout: Duration) -> Self {
         Self { socket, write_timeout, is_dirty: false, is_deaf: false }
     }
 

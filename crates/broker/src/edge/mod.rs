@@ -6,6 +6,7 @@ pub(crate) mod greet;
 pub(crate) mod guests;
 pub(crate) mod health;
 pub(crate) mod hook;
+pub(crate) mod impatient;
 pub(crate) mod limit;
 pub(crate) mod line;
 pub(crate) mod mail;

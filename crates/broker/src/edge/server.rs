@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 use crate::app::App;
+use crate::edge::impatient::Impatient;
 use crate::edge::{health, hook, rest, upgrade};
 
 /// Largest head of a request.
@@ -27,6 +28,8 @@ const MAX_HEAD_BYTES: usize = 16 << 10;
 pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
      connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'";
+/// How long a client may take to read the end of a stream that is over.
+const GOODBYE: Duration = Duration::from_secs(1);
 /// A short rest when the system has no more file descriptors, instead of a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -42,6 +45,10 @@ pub(crate) struct Running {
 /// The address at the other end of the socket.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RemoteAddress(pub(crate) SocketAddr);
+
+/// Cancelled when what the connection is answered is over, whether or not it is read.
+#[derive(Debug, Clone)]
+pub(crate) struct Over(pub(crate) CancellationToken);
 
 impl Connected<SocketAddr> for RemoteAddress {
     fn connect_info(address: SocketAddr) -> Self {
@@ -92,12 +99,15 @@ pub(crate) async fn accept(listener: TcpListener, running: Arc<Running>) {
         };
         match accepted {
             Ok((stream, peer)) => {
+                // Small frames should not wait for more to come.
+                let _ = stream.set_nodelay(true);
                 let address = peer.ip().to_canonical();
                 let is_proxy =
                     running.app.settings.config.trusted_proxies.iter().any(|network| network.contains(&address));
                 let counted = (!address.is_loopback() && !is_proxy).then_some(address);
                 // One caller too many is hung up on: it has not said yet what an answer could be given to.
                 let Some(caller) = running.app.limits.callers.let_in(counted) else { continue };
+                let stream = Impatient::new(stream, running.app.settings.config.write_timeout);
                 let (routes, stop) = (routes.clone(), running.stop.clone());
                 running.tasks.spawn(async move {
                     serve(stream, peer, routes, stop).await;
@@ -112,12 +122,13 @@ pub(crate) async fn accept(listener: TcpListener, running: Arc<Running>) {
     }
 }
 
-async fn serve(stream: TcpStream, peer: SocketAddr, routes: Router, stop: CancellationToken) {
-    // Small frames should not wait for more to come.
-    let _ = stream.set_nodelay(true);
+async fn serve(stream: Impatient<TcpStream>, peer: SocketAddr, routes: Router, stop: CancellationToken) {
+    let over = Over(CancellationToken::new());
+    let told = over.clone();
     let service = hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
         let routes = routes.clone();
         request.extensions_mut().insert(ConnectInfo(RemoteAddress(peer)));
+        request.extensions_mut().insert(told.clone());
         async move {
             let response = routes.oneshot(request.map(axum::body::Body::new)).await;
             response.map_err(|never: Infallible| match never {})
@@ -136,6 +147,10 @@ async fn serve(stream: TcpStream, peer: SocketAddr, routes: Router, stop: Cancel
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
             let _ = connection.await;
+        }
+        () = over.0.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            let _ = tokio::time::timeout(GOODBYE, connection).await;
         }
     }
 }

@@ -9,13 +9,16 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use claudemesh_proto::limits::MAX_FRAME_BYTES;
 use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::server::create_response;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use crate::edge::address::{Origin, is_loopback_name};
+use crate::edge::impatient::Impatient;
 use crate::edge::server::{RemoteAddress, Running};
 use crate::edge::ws::{self, MAX_ANSWER_BYTES};
+use crate::metrics::Reason;
 
 /// `GET /ws`. Refusals are HTTP answers; once the protocol has switched, everything is said in frames.
 pub(crate) async fn upgrade(
@@ -34,11 +37,11 @@ pub(crate) async fn upgrade(
     }
     app.limits.hearsay.note(&origin);
     if !app.limits.may_greet(origin.counted, app.clock.now()) {
-        app.metrics.rejected("rate_limit");
+        app.metrics.rejected(Reason::RateLimit);
         return (StatusCode::TOO_MANY_REQUESTS, "too many failed handshakes; try again in a minute").into_response();
     }
     let Some(stranger) = app.limits.strangers.let_in(origin.counted) else {
-        app.metrics.rejected("rate_limit");
+        app.metrics.rejected(Reason::RateLimit);
         return (StatusCode::TOO_MANY_REQUESTS, "too many connections that have not said hello").into_response();
     };
     let on_upgrade = hyper::upgrade::on(&mut request);
@@ -52,7 +55,10 @@ pub(crate) async fn upgrade(
     running.tasks.spawn(async move {
         // A client that went away between the two steps leaves nothing behind.
         let Ok(upgraded) = on_upgrade.await else { return };
-        let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
+        // From here on the frames have their own deadline.
+        let Ok(parts) = upgraded.downcast::<TokioIo<Impatient<TcpStream>>>() else { return };
+        let (socket, read) = (parts.io.into_inner().into_inner(), parts.read_buf.to_vec());
+        let socket = WebSocketStream::from_partially_read(socket, read, Role::Server, Some(config)).await;
         ws::serve(serving, socket, (origin.counted, stranger)).await;
     });
     response

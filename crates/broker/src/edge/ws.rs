@@ -18,8 +18,7 @@ use claudemesh_proto::presence::PeerRole;
 use claudemesh_proto::{Addressed, BrokerFrame, ClientFrame, ErrorCode, MeshId, Peek};
 use claudemesh_store::{DeliveryId, Letter, Settle, Settled};
 use futures_util::FutureExt as _;
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 
 use crate::app::App;
@@ -50,11 +49,7 @@ const NEWS_PAUSE: Duration = Duration::from_millis(100);
 const HANDOVER: Duration = Duration::from_secs(1);
 
 /// Serves a WebSocket until it ends.
-pub(crate) async fn serve(
-    running: Arc<Running>,
-    socket: WebSocketStream<TokioIo<Upgraded>>,
-    whence: (Option<IpAddr>, Guest),
-) {
+pub(crate) async fn serve(running: Arc<Running>, socket: WebSocketStream<TcpStream>, whence: (Option<IpAddr>, Guest)) {
     let line = Line::new(socket, running.app.settings.config.write_timeout);
     let greeted = Box::pin(greet::greet(&running.app, line, whence, &running.stop)).await;
     let Some((line, greeted)) = greeted else { return };

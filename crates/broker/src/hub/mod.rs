@@ -43,7 +43,7 @@ use room::{Room, Seated};
 pub(crate) use seat::{Parting, Seat};
 pub(crate) use seating::{Capacity, Places};
 use status::Reported;
-pub(crate) use streams::{Line, Stream, Streams};
+pub(crate) use streams::{Line, MAX_STREAMS, Stream, Streams};
 use whereabouts::{Directory, Whereabouts};
 pub(crate) use whereabouts::{Process, Report, TokenHash};
 

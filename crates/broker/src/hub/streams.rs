@@ -7,6 +7,9 @@ use claudemesh_proto::{ApiKeyId, MemberId, MeshId, TopicId};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+/// Streams of one member.
+pub(crate) const MAX_STREAMS: usize = 100;
+
 /// The streams of this node.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Streams(Arc<Mutex<Open>>);
@@ -57,9 +60,18 @@ pub(crate) struct Stream {
 }
 
 impl Streams {
-    /// Opens a stream. What is written from now on rings it.
-    pub(crate) fn open(&self, (mesh_id, topic_id): (MeshId, TopicId), who: (MemberId, ApiKeyId)) -> Stream {
+    /// Opens a stream, unless its member has too many. What is written from now on rings it; `over` ends it.
+    pub(crate) fn open(
+        &self,
+        (mesh_id, topic_id): (MeshId, TopicId),
+        (member_id, key_id): (MemberId, ApiKeyId),
+        over: CancellationToken,
+    ) -> Option<Stream> {
         let mut open = self.lock();
+        let is_its = |reader: &&Reader| reader.mesh_id == mesh_id && reader.member_id == member_id;
+        if open.readers.values().filter(is_its).count() >= MAX_STREAMS {
+            return None;
+        }
         open.last += 1;
         let number = open.last;
         let feed = open.topics.entry((mesh_id.clone(), topic_id.clone())).or_insert_with(|| Feed {
@@ -69,11 +81,9 @@ impl Streams {
         });
         feed.readers += 1;
         let (rung, recent) = (feed.rung.subscribe(), Arc::clone(&feed.recent));
-        let over = CancellationToken::new();
-        let (member_id, key_id) = who;
         open.readers.insert(number, Reader { mesh_id, topic_id, member_id, key_id, over: over.clone() });
         drop(open);
-        Stream { streams: self.clone(), number, rung, recent, over }
+        Some(Stream { streams: self.clone(), number, rung, recent, over })
     }
 
     /// Somebody wrote into a topic.
@@ -100,10 +110,9 @@ impl Streams {
         self.end(|reader| reader.mesh_id == *mesh_id && reader.key_id == *key_id);
     }
 
-    /// How many a member has.
-    pub(crate) fn count_of(&self, mesh_id: &MeshId, member_id: &MemberId) -> usize {
-        let is_its = |reader: &&Reader| reader.mesh_id == *mesh_id && reader.member_id == *member_id;
-        self.lock().readers.values().filter(is_its).count()
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.lock().readers.len()
     }
 
     fn end(&self, is_meant: impl Fn(&Reader) -> bool) {
@@ -139,7 +148,7 @@ mod tests {
 
     fn open(streams: &Streams, topic: &str, member: &str, key: &str) -> Stream {
         let topic = ("mesh".parse().unwrap(), topic.parse().unwrap());
-        streams.open(topic, (member.parse().unwrap(), key.parse().unwrap()))
+        streams.open(topic, (member.parse().unwrap(), key.parse().unwrap()), CancellationToken::new()).unwrap()
     }
 
     #[test]
@@ -155,6 +164,20 @@ mod tests {
     }
 
     #[test]
+    fn a_member_has_so_many_and_others_have_theirs() {
+        let streams = Streams::default();
+        let open_of = |mesh: &str, member: &str| {
+            let who = (member.parse().unwrap(), "key".parse().unwrap());
+            streams.open((mesh.parse().unwrap(), "a".parse().unwrap()), who, CancellationToken::new())
+        };
+        let all: Vec<_> = (0..MAX_STREAMS).map(|_| open_of("mesh", "ann").unwrap()).collect();
+        assert!(open_of("mesh", "ann").is_none());
+        assert!(open_of("mesh", "bob").is_some() && open_of("other", "ann").is_some());
+        drop(all);
+        assert!(open_of("mesh", "ann").is_some());
+    }
+
+    #[test]
     fn a_removed_member_and_a_revoked_key_read_no_more() {
         let streams = Streams::default();
         let mesh = "mesh".parse().unwrap();
@@ -165,9 +188,7 @@ mod tests {
         assert!(ann.over.is_cancelled() && !bob.over.is_cancelled());
         streams.end_of_key(&mesh, &"k2".parse().unwrap());
         assert!(bob.over.is_cancelled());
-        assert_eq!(streams.count_of(&mesh, &"bob".parse().unwrap()), 1);
         drop((ann, bob));
-        assert_eq!(streams.count_of(&mesh, &"bob".parse().unwrap()), 0);
-        assert!(streams.lock().topics.is_empty() && streams.lock().readers.is_empty());
+        assert!(streams.lock().topics.is_empty() && streams.count() == 0);
     }
 }

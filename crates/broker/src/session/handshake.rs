@@ -15,6 +15,7 @@ use claudemesh_proto::{ErrorCode, GroupSet, MeshId, PublicKey, Signature, Timest
 use claudemesh_store::{Admission, Admitted, SaidGroups, SessionClaim, Welcome};
 
 use crate::close::Close;
+use crate::metrics::Reason;
 
 /// A handshake as it arrived.
 #[derive(Debug)]
@@ -34,28 +35,49 @@ pub(crate) struct Verified {
 /// Why a handshake is refused: the error frame, and the Close after it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Rejection {
-    pub(crate) code: ErrorCode,
+    pub(crate) reason: Reason,
     pub(crate) message: String,
     pub(crate) close: Close,
-    /// The `reason` label of the metric.
-    pub(crate) reason: &'static str,
+}
+
+impl Reason {
+    /// What it is called on the wire.
+    pub(crate) fn code(self) -> ErrorCode {
+        match self {
+            Self::AttestationBadSignature | Self::BadSignature | Self::SessionBadSignature => ErrorCode::BadSignature,
+            Self::AttestationExpired => ErrorCode::Expired,
+            Self::AttestationMalformed | Self::Malformed | Self::SessionMalformed => ErrorCode::Malformed,
+            Self::AttestationMismatch => ErrorCode::AttestationMismatch,
+            Self::AttestationTtlTooLong => ErrorCode::TtlTooLong,
+            Self::BadParentPubkey => ErrorCode::BadParentPubkey,
+            Self::BadSessionPubkey => ErrorCode::BadSessionPubkey,
+            Self::Capacity => ErrorCode::Capacity,
+            Self::InvalidArgument => ErrorCode::InvalidArgument,
+            Self::Kicked => ErrorCode::Forbidden,
+            Self::ParentMemberIdMismatch => ErrorCode::ParentMemberIdMismatch,
+            Self::RateLimit => ErrorCode::RateLimit,
+            Self::Replayed => ErrorCode::Replayed,
+            Self::Revoked => ErrorCode::Revoked,
+            Self::SessionTimestampSkew | Self::TimestampSkew => ErrorCode::TimestampSkew,
+            Self::Unauthorized => ErrorCode::Unauthorized,
+        }
+    }
 }
 
 impl Rejection {
-    fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        let reason = code.as_str();
-        Self { code, message: message.into(), close: Close::policy_violation(reason), reason }
+    fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into(), close: Close::policy_violation(reason.code().as_str()) }
     }
 
     pub(crate) fn capacity() -> Self {
-        Self::new(ErrorCode::Capacity, "mesh at connection capacity")
+        Self::new(Reason::Capacity, "mesh at connection capacity")
     }
 
     /// An admin sent the session away, not long ago.
     pub(crate) fn kicked(left: Duration) -> Self {
         let seconds = left.as_millis().div_ceil(1000);
         let message = format!("kicked: try again in {seconds} s");
-        Self { close: Close::KICKED, reason: "kicked", ..Self::new(ErrorCode::Forbidden, message) }
+        Self { close: Close::KICKED, ..Self::new(Reason::Kicked, message) }
     }
 
     /// Whether it counts against the address that it came from. Who was sent away said nothing wrong, and others may be behind the
@@ -65,11 +87,7 @@ impl Rejection {
     }
 
     pub(crate) fn too_often() -> Self {
-        Self::new(ErrorCode::RateLimit, "too many connections in a minute, slow down")
-    }
-
-    fn counted_as(self, reason: &'static str) -> Self {
-        Self { reason, ..self }
+        Self::new(Reason::RateLimit, "too many connections in a minute, slow down")
     }
 }
 
@@ -130,25 +148,25 @@ pub(crate) fn welcome(admitted: Admitted, peer_role: PeerRole) -> Result<Box<Wel
         Admitted::Welcome(welcome) => return Ok(welcome),
         Admitted::Replayed => {
             let handshake = if session { "session_hello" } else { "hello" };
-            Rejection::new(ErrorCode::Replayed, format!("{handshake} rejected: replayed"))
+            Rejection::new(Reason::Replayed, format!("{handshake} rejected: replayed"))
         }
         Admitted::Revoked { mesh_name } => {
             let message = format!("You've been removed from \"{mesh_name}\". Contact the mesh owner to rejoin.");
-            Rejection { close: Close::BANNED, ..Rejection::new(ErrorCode::Revoked, message) }
+            Rejection { close: Close::BANNED, ..Rejection::new(Reason::Revoked, message) }
         }
         Admitted::Unknown => {
             let message = if session { "parent pubkey not found in mesh" } else { "pubkey not found in mesh" };
-            Rejection::new(ErrorCode::Unauthorized, message)
+            Rejection::new(Reason::Unauthorized, message)
         }
         Admitted::OtherMember => {
-            Rejection::new(ErrorCode::ParentMemberIdMismatch, "parentMemberId does not match parentMemberPubkey")
+            Rejection::new(Reason::ParentMemberIdMismatch, "parentMemberId does not match parentMemberPubkey")
         }
         Admitted::SessionKeyTaken => {
-            Rejection::new(ErrorCode::BadSessionPubkey, "sessionPubkey belongs to another member")
+            Rejection::new(Reason::BadSessionPubkey, "sessionPubkey belongs to another member")
         }
         Admitted::TooManyGroups => {
             let message = format!("groups {TooManyGroups}, with those that the member is in");
-            Rejection::new(ErrorCode::InvalidArgument, message)
+            Rejection::new(Reason::InvalidArgument, message)
         }
     })
 }
@@ -160,7 +178,7 @@ fn admission(
     unknown: &'static str,
 ) -> Result<Admission, Rejection> {
     // A mesh id of another shape names no mesh: the answer is the same as for one that nobody made.
-    let mesh_id: MeshId = mesh_id.parse().map_err(|_| Rejection::new(ErrorCode::Unauthorized, unknown))?;
+    let mesh_id: MeshId = mesh_id.parse().map_err(|_| Rejection::new(Reason::Unauthorized, unknown))?;
     Ok(Admission {
         mesh_id,
         member_pubkey,
@@ -175,12 +193,12 @@ fn admission(
 fn session_key(text: Option<&str>) -> Result<Option<PublicKey>, Rejection> {
     match text {
         None | Some("") => Ok(None),
-        Some(text) => key(text, ErrorCode::BadSessionPubkey, "sessionPubkey").map(Some),
+        Some(text) => key(text, Reason::BadSessionPubkey, "sessionPubkey").map(Some),
     }
 }
 
-fn key(text: &str, code: ErrorCode, field: &str) -> Result<PublicKey, Rejection> {
-    text.parse().map_err(|_| Rejection::new(code, format!("{field} must be 64 lowercase hex chars")))
+fn key(text: &str, reason: Reason, field: &str) -> Result<PublicKey, Rejection> {
+    text.parse().map_err(|_| Rejection::new(reason, format!("{field} must be 64 lowercase hex chars")))
 }
 
 fn is_skewed(timestamp: i64, now: Timestamp) -> bool {
@@ -188,69 +206,64 @@ fn is_skewed(timestamp: i64, now: Timestamp) -> bool {
 }
 
 fn check_hello(hello: &Hello, now: Timestamp) -> Result<(PublicKey, Signature), Rejection> {
-    let reject = |code: ErrorCode| Rejection::new(code, format!("hello rejected: {}", code.as_str()));
+    let reject = |reason: Reason| Rejection::new(reason, format!("hello rejected: {}", reason.code().as_str()));
     if is_skewed(hello.timestamp, now) {
-        return Err(reject(ErrorCode::TimestampSkew));
+        return Err(reject(Reason::TimestampSkew));
     }
-    let pubkey: PublicKey = hello.pubkey.parse().map_err(|_| reject(ErrorCode::Malformed))?;
-    let signature = Signature::parse_any_case(&hello.signature).map_err(|_| reject(ErrorCode::Malformed))?;
+    let pubkey: PublicKey = hello.pubkey.parse().map_err(|_| reject(Reason::Malformed))?;
+    let signature = Signature::parse_any_case(&hello.signature).map_err(|_| reject(Reason::Malformed))?;
     let signed = canonical::hello(&hello.mesh_id, &hello.member_id, &hello.pubkey, hello.timestamp);
-    verify(&pubkey, signed.as_bytes(), &signature).map_err(|()| reject(ErrorCode::BadSignature))?;
+    verify(&pubkey, signed.as_bytes(), &signature).map_err(|()| reject(Reason::BadSignature))?;
     Ok((pubkey, signature))
 }
 
 /// The session key, the parent key, and the attestation that binds just these two.
 fn session_shapes(hello: &SessionHello) -> Result<(PublicKey, PublicKey, Attestation), Rejection> {
-    let session = key(&hello.session_pubkey, ErrorCode::BadSessionPubkey, "sessionPubkey")?;
-    let parent = key(&hello.parent_member_pubkey, ErrorCode::BadParentPubkey, "parentMemberPubkey")?;
+    let session = key(&hello.session_pubkey, Reason::BadSessionPubkey, "sessionPubkey")?;
+    let parent = key(&hello.parent_member_pubkey, Reason::BadParentPubkey, "parentMemberPubkey")?;
     let binds = |attestation: &&Attestation| {
         attestation.session_pubkey == hello.session_pubkey
             && attestation.parent_member_pubkey == hello.parent_member_pubkey
     };
     let attestation = hello.parent_attestation.as_ref().filter(binds).ok_or_else(|| {
         let message = "parentAttestation does not bind the claimed session+parent pubkeys";
-        Rejection::new(ErrorCode::AttestationMismatch, message)
+        Rejection::new(Reason::AttestationMismatch, message)
     })?;
     Ok((session, parent, attestation.clone()))
 }
 
 fn check_attestation(attestation: &Attestation, parent: &PublicKey, now: Timestamp) -> Result<(), Rejection> {
-    let reject = |code: ErrorCode, counted_as| {
-        Err(Rejection::new(code, format!("attestation rejected: {}", code.as_str())).counted_as(counted_as))
-    };
+    let reject =
+        |reason: Reason| Err(Rejection::new(reason, format!("attestation rejected: {}", reason.code().as_str())));
     let Some(expires_at) = attestation.expires_at else {
-        return reject(ErrorCode::Malformed, "attestation_malformed");
+        return reject(Reason::AttestationMalformed);
     };
     let Ok(signature) = Signature::parse_any_case(&attestation.signature) else {
-        return reject(ErrorCode::Malformed, "attestation_malformed");
+        return reject(Reason::AttestationMalformed);
     };
     if expires_at <= now.as_millis() {
-        return reject(ErrorCode::Expired, "attestation_expired");
+        return reject(Reason::AttestationExpired);
     }
     if expires_at > now.plus(MAX_ATTESTATION_LIFE).as_millis() {
-        return reject(ErrorCode::TtlTooLong, "attestation_ttl_too_long");
+        return reject(Reason::AttestationTtlTooLong);
     }
     let Attestation { parent_member_pubkey, session_pubkey, .. } = attestation;
     let signed = canonical::attestation(parent_member_pubkey, session_pubkey, expires_at);
     match verify(parent, signed.as_bytes(), &signature) {
         Ok(()) => Ok(()),
-        Err(()) => reject(ErrorCode::BadSignature, "attestation_bad_signature"),
+        Err(()) => reject(Reason::AttestationBadSignature),
     }
 }
 
 fn check_session_hello(hello: &SessionHello, session: &PublicKey, now: Timestamp) -> Result<Signature, Rejection> {
-    let reject = |code: ErrorCode, counted_as| {
-        Rejection::new(code, format!("session_hello rejected: {}", code.as_str())).counted_as(counted_as)
-    };
+    let reject = |reason: Reason| Rejection::new(reason, format!("session_hello rejected: {}", reason.code().as_str()));
     if is_skewed(hello.timestamp, now) {
-        return Err(reject(ErrorCode::TimestampSkew, "session_timestamp_skew"));
+        return Err(reject(Reason::SessionTimestampSkew));
     }
-    let signature =
-        Signature::parse_any_case(&hello.signature).map_err(|_| reject(ErrorCode::Malformed, "session_malformed"))?;
+    let signature = Signature::parse_any_case(&hello.signature).map_err(|_| reject(Reason::SessionMalformed))?;
     let SessionHello { mesh_id, parent_member_pubkey, session_pubkey, timestamp, .. } = hello;
     let signed = canonical::session_hello(mesh_id, parent_member_pubkey, session_pubkey, *timestamp);
-    verify(session, signed.as_bytes(), &signature)
-        .map_err(|()| reject(ErrorCode::BadSignature, "session_bad_signature"))?;
+    verify(session, signed.as_bytes(), &signature).map_err(|()| reject(Reason::SessionBadSignature))?;
     Ok(signature)
 }
 

@@ -187,5 +187,7 @@ async fn a_handshake_with_what_is_no_group_is_answered_and_may_be_said_again() {
     let (code, message, ..) = mesh.refusal(&hello).await;
     let words = "groups must be 32 groups at most, with those that the member is in";
     assert_eq!((code.as_str(), message.as_str()), ("invalid_argument", words));
+    let counted = "broker_connections_rejected_total{reason=\"invalid_argument\"}";
+    assert_eq!(mesh.metric(counted).await, Some(1));
     assert_eq!(mesh.connect(&ann.hello()).await.greeting["restoredGroups"].as_array().unwrap().len(), 32);
 }

@@ -7,6 +7,7 @@ use claudemesh_testkit::{Member, Request, Setup, TestMesh, Wire, merged};
 use serde_json::{Value, json};
 
 use crate::hello::refused;
+use crate::rest::{self, is_problem, key_of};
 
 const TOO_OFTEN: (&str, &str) = ("rate_limit", "too many connections in a minute, slow down");
 const CAPACITY: (&str, &str) = ("capacity", "mesh at connection capacity");
@@ -80,6 +81,39 @@ async fn an_address_makes_and_joins_only_so_many_meshes_in_a_minute() {
     assert_eq!(ask("/join", "203.0.113.8").await.status, 400);
     mesh.clock.pass(Duration::from_secs(20));
     assert_eq!(ask("/join", "203.0.113.7").await.status, 400);
+}
+
+/// R5: whoever presents keys that are none is asked no more for a while, and who presents none at all is only told so.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_presents_only_so_many_wrong_keys_in_a_minute() {
+    let limits = |config: &mut Config| {
+        config.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+        config.failed_keys_per_min = 3;
+    };
+    let mesh = Setup::sqlite().with(limits).start().await;
+    let (_, ann) = mesh.mesh("keys").await;
+    let key = key_of(&mesh, &ann, json!({})).await;
+    let ask = async |key: &str, from: &str| {
+        let request = Request::get("/v1/members").header("X-Forwarded-For", from);
+        mesh.http(&request.header("Authorization", &format!("Bearer {key}"))).await
+    };
+    for _ in 0..10 {
+        assert_eq!(ask(&key, "203.0.113.7").await.status, 200);
+        let keyless = mesh.http(&Request::get("/v1/members").header("X-Forwarded-For", "203.0.113.7")).await;
+        assert_eq!(keyless.status, 401);
+    }
+    for wrong in ["cm_x", &format!("cm_{}", "A".repeat(43)), "x"] {
+        is_problem(&ask(wrong, "203.0.113.7").await, 401, "error.api_key_invalid");
+    }
+    for key in ["cm_x", &key] {
+        is_problem(&ask(key, "203.0.113.7").await, 429, "error.rate_limited");
+    }
+    assert_eq!(ask(&key, "203.0.113.8").await.status, 200);
+    mesh.clock.pass(Duration::from_secs(20));
+    assert_eq!(ask(&key, "203.0.113.7").await.status, 200);
+    for _ in 0..10 {
+        is_problem(&rest::get(&mesh, "/v1/members", "cm_x").await, 401, "error.api_key_invalid");
+    }
 }
 
 /// How many arrivals the log has, and how many handshakes are remembered.

@@ -36,6 +36,12 @@ pub(crate) async fn command(mesh: &TestMesh, member: &Member) -> Wire {
     mesh.connect(&merged(member.hello(), json!({"capabilities": ["quiet"]}))).await
 }
 
+/// An admin makes somebody an admin, or a member again.
+pub(crate) async fn promote(admin: &mut Wire, whom: &Member, role: &str) {
+    let updated = admin.ask(json!({"type": "member_update", "memberId": whom.id, "role": role})).await;
+    assert_eq!(updated["type"], "member_updated", "{updated}");
+}
+
 /// A refusal in the shape of those that every route has in common.
 pub(crate) fn is_problem(answer: &Answer, status: u16, code: &str) {
     assert_eq!(answer.status, status, "{answer:?}");

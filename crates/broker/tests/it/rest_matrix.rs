@@ -6,7 +6,7 @@ use claudemesh_proto::text::base64;
 use claudemesh_testkit::{Request, TestMesh, merged, stranger};
 use serde_json::{Value, json};
 
-use crate::rest::{command, is_problem, key_of};
+use crate::rest::{command, is_problem, key_of, promote};
 use crate::{api_key, rest};
 
 /// What a key must let do on a route.
@@ -117,9 +117,9 @@ async fn holders(mesh: &TestMesh) -> Vec<Holder> {
     let (of_ann, ann, bob) = mesh.pair().await;
     let banned = mesh.join(&of_ann, &ann, "Banned").await;
     let demoted = mesh.join(&of_ann, &ann, "Demoted").await;
-    mesh.database.sql(&format!("update member set role = 'admin' where id = '{}'", demoted.id)).await;
     let (_, eve) = mesh.mesh("elsewhere").await;
     let (mut leads, mut joins) = (command(mesh, &ann).await, command(mesh, &bob).await);
+    promote(&mut leads, &demoted, "admin").await;
     for name in ["plain", "locked"] {
         leads.ask(json!({"type": "topic_create", "name": name})).await;
         joins.say(&json!({"type": "topic_join", "topic": name})).await;
@@ -134,8 +134,8 @@ async fn holders(mesh: &TestMesh) -> Vec<Holder> {
     api_key::revoke(&mut wire, &id).await;
     let of_banned = key_of(mesh, &banned, json!({"capabilities": both})).await;
     let of_demoted = key_of(mesh, &demoted, json!({"capabilities": ["admin"]})).await;
-    mesh.database.sql(&format!("update member set role = 'member' where id = '{}'", demoted.id)).await;
-    command(mesh, &ann).await.ask(json!({"type": "ban", "target": banned.key()})).await;
+    promote(&mut leads, &demoted, "member").await;
+    leads.ask(json!({"type": "ban", "target": banned.key()})).await;
     mesh.clock.pass(Duration::from_secs(1));
     let holder = |who, authorization: Option<String>, is| Holder {
         who,

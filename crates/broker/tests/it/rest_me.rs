@@ -64,6 +64,11 @@ async fn what_concerns_a_member_is_what_it_may_read(setup: Setup) {
     let found = me(&mesh, &key, "search?q=PLAN").await;
     assert_eq!(field(&found["messages"], "messageId"), [clear["messageId"].clone()], "what is sealed is not searched");
     assert_eq!(found["totals"], json!({"topics": 0, "messages": 1}));
+    let long = format!("@bob {}", "€".repeat(10_000));
+    let id = post(&mut from, &topic, &format!("{long}END"), json!({})).await["messageId"].clone();
+    let found = me(&mesh, &key, "search?q=end").await;
+    assert_eq!(field(&found["messages"], "messageId"), [id], "to its end");
+    assert_eq!(found["messages"][0]["snippet"], long.chars().take(240).collect::<String>());
     assert_eq!(me(&mesh, &key, "search?q=gener").await["totals"], json!({"topics": 1, "messages": 0}));
     for (what, empty) in [("tasks", "tasks"), ("state", "entries"), ("memory?q=x", "memories")] {
         assert_eq!(me(&mesh, &key, what).await[empty], json!([]));
@@ -75,6 +80,27 @@ async fn what_concerns_a_member_is_what_it_may_read(setup: Setup) {
         let answer = get(&mesh, &format!("/v1/me/{bad}"), &key).await;
         assert_eq!((answer.status, answer.json()["error"].clone()), (400, json!("invalid_since")));
     }
+}
+
+/// Who looks for everything all the time does not keep others waiting.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_searches_only_so_often_in_a_minute() {
+    let mesh = Setup::sqlite().with(|config| config.search_rate_per_min = 4).start().await;
+    let (_, ann, bob) = mesh.pair().await;
+    let keys = [key_of(&mesh, &ann, json!({})).await, key_of(&mesh, &ann, json!({})).await];
+    let of_bob = key_of(&mesh, &bob, json!({})).await;
+    is_problem(&get(&mesh, "/v1/me/search?q=x", &keys[0]).await, 422, "error.validation");
+    for key in &keys {
+        me(&mesh, key, "search?q=plan").await;
+        me(&mesh, key, "activity").await;
+    }
+    for what in ["search?q=plan", "activity"] {
+        is_problem(&get(&mesh, &format!("/v1/me/{what}"), &keys[0]).await, 429, "error.rate_limited");
+    }
+    me(&mesh, &keys[0], "topics").await;
+    me(&mesh, &of_bob, "search?q=plan").await;
+    mesh.clock.pass(Duration::from_secs(15));
+    me(&mesh, &keys[0], "activity").await;
 }
 
 /// R9.

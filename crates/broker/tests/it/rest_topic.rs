@@ -1,11 +1,11 @@
 //! Topics, their messages and their keys over REST (http 2.3, R7, R8).
 
-use claudemesh_proto::MessageId;
 use claudemesh_proto::text::base64;
 use claudemesh_testkit::{Answer, Member, Setup, TestMesh, Wire, merged};
 use serde_json::{Value, json};
 
 use crate::greeting::shape;
+use crate::post::post as write;
 use crate::rest::{ask, command, get, is_problem, key_of};
 use crate::topic::create;
 
@@ -33,23 +33,15 @@ async fn join(wire: &mut Wire, topic: &str) {
     wire.fence().await;
 }
 
-/// Messages as they are kept, numbered from 1 on, a second apart.
-async fn fill(mesh: &TestMesh, (topic, by): (&str, &Member), numbers: std::ops::RangeInclusive<u64>) -> Vec<String> {
+/// Writes so many messages into a topic; their ids.
+async fn fill(from: &mut Wire, made: &Value, count: usize) -> Vec<String> {
+    let topic = made["topic"]["id"].as_str().unwrap();
     let mut ids = Vec::new();
-    for number in numbers.clone() {
-        let id = MessageId::new(number, [7; 24]).to_string();
-        let sql = format!(
-            "insert into topic_message (mesh_id, topic_id, seq, message_seq, id, sender_member_id, sender_pubkey, sender_name, \
-             priority, nonce, ciphertext, body_version, created_at, mentions, ext) \
-             select mesh_id, id, {number}, {number}, '{id}', '{}', '{}', 'Ann', 'next', 'AAAA', 'Ym9keQ==', 2, {number}000, \
-             '[\"bob\"]', '{{\"a\": 1}}' from topic where name = '{topic}'",
-            by.id,
-            "ab".repeat(32)
-        );
-        mesh.database.sql(&sql).await;
-        ids.push(id);
+    for _ in 0..count {
+        let fields = json!({"bodyVersion": 2, "mentions": ["bob"], "ext": {"a": 1}});
+        let ack = write(from, topic, "body", fields).await;
+        ids.push(ack["messageId"].as_str().unwrap().to_owned());
     }
-    mesh.database.sql(&format!("update topic set head_seq = {} where name = '{topic}'", numbers.end())).await;
     ids
 }
 
@@ -57,10 +49,10 @@ async fn topics_are_listed_as_far_as_key_and_member_go(setup: Setup) {
     let mesh = setup.start().await;
     let (_, ann, bob) = mesh.pair().await;
     let (mut admin, mut member) = (command(&mesh, &ann).await, command(&mesh, &bob).await);
-    create(&mut admin, json!({"name": "log", "description": "what happened"})).await;
+    let log = create(&mut admin, json!({"name": "log", "description": "what happened"})).await;
     create(&mut admin, json!({"name": "hidden", "visibility": "private"})).await;
     join(&mut member, "log").await;
-    fill(&mesh, ("log", &ann), 1..=3).await;
+    fill(&mut admin, &log, 3).await;
     let (of_ann, of_bob) = (key_of(&mesh, &ann, json!({})).await, key_of(&mesh, &bob, json!({})).await);
     let listed = async |key: &str| {
         let topics = get(&mesh, "/v1/topics", key).await.json()["topics"].as_array().unwrap().clone();
@@ -83,14 +75,14 @@ async fn topics_are_listed_as_far_as_key_and_member_go(setup: Setup) {
 }
 
 async fn history_is_read_back_page_by_page(setup: Setup) {
-    let mesh = setup.start().await;
+    let mesh = setup.with(|config| config.send_rate_per_min = 0).start().await;
     let (_, ann, bob) = mesh.pair().await;
     let (mut admin, mut member) = (command(&mesh, &ann).await, command(&mesh, &bob).await);
-    create(&mut admin, json!({"name": "log"})).await;
-    create(&mut admin, json!({"name": "other"})).await;
+    let log = create(&mut admin, json!({"name": "log"})).await;
+    let other = create(&mut admin, json!({"name": "other"})).await;
     join(&mut member, "log").await;
-    let ids = fill(&mesh, ("log", &ann), 1..=120).await;
-    let of_other = fill(&mesh, ("other", &ann), 121..=121).await;
+    let ids = fill(&mut admin, &log, 120).await;
+    let of_other = fill(&mut admin, &other, 1).await;
     let key = key_of(&mesh, &bob, json!({})).await;
     let page = async |query: &str| {
         let answer = get(&mesh, &format!("/api/v1/topics/log/messages{query}"), &key).await;

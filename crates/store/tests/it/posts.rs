@@ -204,7 +204,7 @@ async fn who_is_not_in_a_topic_cannot_write_into_it(ground: &Ground) {
     let room = Room::open(ground).await;
     let sought = TopicSought::new(room.topic.as_str());
     let (mesh, bob) = (room.town.mesh.clone(), room.town.bob.clone());
-    assert!(room.town.store.leave_topic((&mesh, &bob.id), &sought).await.unwrap());
+    assert_eq!(room.town.store.leave_topic((&mesh, &bob.id), &sought).await.unwrap(), Some(room.topic.clone()));
     assert_eq!(room.town.append(room.post(&bob, "x")).await.unwrap(), Appended::NoTopic);
     room.write(&room.town.ada, "unheard").await;
     assert!(room.bob_claims(&fresh_connection()).await.is_empty());

@@ -90,7 +90,7 @@ async fn a_private_topic_is_nothing_to_others(ground: &Ground) {
             assert_eq!(store.join_topic(whose, &sought, TopicRole::Member).await.unwrap(), TopicJoined::NotFound);
             assert_eq!(store.topic_members(whose, &sought).await.unwrap(), Err(Closed::NotFound));
             assert_eq!(store.mark_topic_read(whose, &sought).await.unwrap(), Err(Closed::NotFound));
-            assert!(!store.leave_topic(whose, &sought).await.unwrap());
+            assert_eq!(store.leave_topic(whose, &sought).await.unwrap(), None);
             let put = store.add_topic_member(whose, &sought, (whose.1, None)).await.unwrap();
             assert_eq!(put, TopicMemberPut::NotFound);
         }
@@ -117,7 +117,7 @@ async fn every_query_refuses_the_removed(ground: &Ground) {
     assert_eq!(store.topic(of_bob, &sought).await.unwrap(), Err(Closed::NotFound));
     assert_eq!(store.topic_members(of_bob, &sought).await.unwrap(), Err(Closed::NotFound));
     assert_eq!(store.join_topic(of_bob, &sought, TopicRole::Member).await.unwrap(), TopicJoined::NotFound);
-    assert!(!store.leave_topic(of_bob, &sought).await.unwrap());
+    assert_eq!(store.leave_topic(of_bob, &sought).await.unwrap(), None);
     assert!(store.topics(of_bob.0, of_bob.1).await.unwrap().is_empty());
     assert_eq!(town.make(&town.bob, "talk", Visibility::Public).await, TopicMade::NoMember);
     assert_eq!(town.make(&town.bob, "other", Visibility::Public).await, TopicMade::NoMember);

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::FromRequestParts;
+use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use claudemesh_proto::api_key::Capability;
@@ -11,8 +11,9 @@ use claudemesh_proto::{MemberId, MeshId, TopicName, TopicSought};
 use claudemesh_store::{Access, NOTED_EVERY};
 
 use crate::calls;
+use crate::edge::address::Origin;
 use crate::edge::rest::refusal::Refusal;
-use crate::edge::server::Running;
+use crate::edge::server::{RemoteAddress, Running};
 
 /// The member in whose name something is asked, and what the key allows.
 #[derive(Debug)]
@@ -40,12 +41,21 @@ impl Caller {
 
     /// Whether the key has one of these capabilities; `admin` is all of them.
     pub(crate) fn may(&self, needed: &[Capability]) -> Result<(), Refusal> {
-        let mut has = self.0.capabilities.iter();
-        if has.any(|has| needed.contains(has) || *has == Capability::Admin) {
+        if self.0.may(needed) {
             return Ok(());
         }
         let needed: Vec<_> = needed.iter().map(|capability| capability.as_str()).collect();
         Err(Refusal::capability_missing(&needed.join(" or ")))
+    }
+
+    /// Whether the member may look through what was written once more.
+    pub(crate) fn may_search(&self, running: &Running) -> Result<(), Refusal> {
+        let app = &running.app;
+        if app.limits.may_search(self.mesh_id(), self.member_id(), app.clock.now()) {
+            return Ok(());
+        }
+        let rate = app.settings.config.search_rate_per_min;
+        Err(Refusal::rate_limited(format!("max {rate} searches/min, slow down")))
     }
 
     /// Whether the key is for a topic.
@@ -65,10 +75,19 @@ impl FromRequestParts<Arc<Running>> for Caller {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, running: &Arc<Running>) -> Result<Self, Refusal> {
+        let (app, config) = (&running.app, &running.app.settings.config);
         let secret = bearer(&parts.headers).ok_or_else(Refusal::key_missing)?;
-        let access = calls::api_key::find(&running.app, secret).await?.ok_or_else(Refusal::key_invalid)?;
-        if !running.app.limits.may_ask(&access.mesh_id, &access.member_id, running.app.clock.now()) {
-            let config = &running.app.settings.config;
+        let remote = parts.extensions.get::<ConnectInfo<RemoteAddress>>();
+        let address = remote.and_then(|remote| Origin::of(remote.0.0, &parts.headers, &config.trusted_proxies).counted);
+        if !app.limits.may_present_key(address, app.clock.now()) {
+            let most = config.failed_keys_per_min;
+            return Err(Refusal::rate_limited(format!("max {most} wrong API keys/min from one address, slow down")));
+        }
+        let Some(access) = calls::api_key::find(app, secret).await? else {
+            app.limits.key_failed(address, app.clock.now());
+            return Err(Refusal::key_invalid());
+        };
+        if !app.limits.may_ask(&access.mesh_id, &access.member_id, app.clock.now()) {
             let (rate, burst) = (config.request_rate_per_min, config.request_burst);
             return Err(Refusal::rate_limited(format!("max {rate} requests/min (burst {burst}), slow down")));
         }

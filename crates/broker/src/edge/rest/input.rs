@@ -5,8 +5,9 @@ use std::sync::Arc;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
-use claudemesh_proto::Peek;
+use claudemesh_proto::{Peek, Timestamp};
 use serde::de::DeserializeOwned;
+use serde_json::json;
 
 use crate::edge::rest::refusal::Refusal;
 use crate::edge::server::{HEAD_TIMEOUT, Running};
@@ -34,19 +35,8 @@ impl<T: DeserializeOwned> FromRequest<Arc<Running>> for Body<T> {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, running: &Arc<Running>) -> Result<Self, Refusal> {
-        let limit = running.app.settings.config.max_message_bytes;
-        let reading = axum::body::to_bytes(request.into_body(), limit);
-        let bytes = match tokio::time::timeout(HEAD_TIMEOUT, reading).await {
-            Ok(Ok(bytes)) => bytes,
-            Ok(Err(_)) => {
-                let words = "payload too large";
-                return Err(Refusal::Common(StatusCode::PAYLOAD_TOO_LARGE, "error.too_large", words.into()));
-            }
-            Err(_) => {
-                let words = "the body did not arrive in time";
-                return Err(Refusal::Common(StatusCode::REQUEST_TIMEOUT, "error.timeout", words.into()));
-            }
-        };
+        let refused = |(status, code, words): NotWhole| Refusal::Common(status, code, words.into());
+        let bytes = whole(running, request.into_body()).await.map_err(refused)?;
         let text = std::str::from_utf8(&bytes).map_err(|_| Refusal::invalid("the body must be UTF-8"))?;
         // As with frames: an object, and not nested deeper than is read safely.
         Peek::at(text).map_err(|_| Refusal::invalid("the body must be a JSON object"))?;
@@ -56,6 +46,25 @@ impl<T: DeserializeOwned> FromRequest<Arc<Running>> for Body<T> {
             Err(error) => Err(Refusal::invalid(named(&error))),
         }
     }
+}
+
+/// A status, a code, and words for people.
+type NotWhole = (StatusCode, &'static str, &'static str);
+
+/// The whole body, within the limit of size and in a time that a slow line needs and a stalled one does not get.
+pub(super) async fn whole(running: &Running, body: axum::body::Body) -> Result<bytes::Bytes, NotWhole> {
+    let limit = running.app.settings.config.max_message_bytes;
+    match tokio::time::timeout(HEAD_TIMEOUT, axum::body::to_bytes(body, limit)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(_)) => Err((StatusCode::PAYLOAD_TOO_LARGE, "error.too_large", "payload too large")),
+        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "error.timeout", "the body did not arrive in time")),
+    }
+}
+
+/// A time that was asked for as text, or the one that counts without it; `error` says that it is none.
+pub(super) fn time(text: Option<&str>, otherwise: Timestamp, error: &'static str) -> Result<Timestamp, Refusal> {
+    let invalid = |_| Refusal::Own(StatusCode::BAD_REQUEST, json!({"error": error}));
+    text.map_or(Ok(otherwise), |text| text.parse().map_err(invalid))
 }
 
 /// The field, and what is wrong with it.

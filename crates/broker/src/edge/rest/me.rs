@@ -7,28 +7,24 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
 use claudemesh_proto::api_key::Capability;
 use claudemesh_proto::{
     DisplayName, MemberId, MemberRole, MeshId, MessageId, NotificationId, Slug, Timestamp, TopicId, TopicName,
     Visibility,
 };
-use claudemesh_store::{NotificationPage, WrittenMessage};
+use claudemesh_store::{MAX_NOTIFICATIONS, NotificationPage};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::edge::rest::auth::Caller;
-use crate::edge::rest::input::Parameters;
+use crate::edge::rest::input::{Parameters, time};
 use crate::edge::rest::refusal::{Keyed, Queried, Refusal, Refused};
 use crate::edge::server::Running;
 
-/// Most events of one answer.
-const EVENTS: i64 = 200;
-/// Most notifications of one answer.
-const NOTIFICATIONS: i64 = 100;
 /// Characters of a plaintext that are shown.
 const SNIPPET: usize = 240;
+/// So long they are at most, of four bytes each.
+const SNIPPET_BASE64: usize = SNIPPET * 4 / 3 * 4;
 const DAY: Duration = Duration::from_hours(24);
 
 /// The mesh, as every entry names it.
@@ -51,22 +47,11 @@ pub(super) async fn mesh_of(running: &Running, caller: &Caller) -> Result<OfMesh
     Ok(OfMesh { id: mesh.id, name: mesh.slug.clone(), slug: mesh.slug })
 }
 
-/// When something was asked from.
-#[derive(Debug, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct Since {
-    /// Not what is from before this time (ISO-8601).
-    since: Option<String>,
-}
-
-fn since(text: Option<&str>, now: Timestamp, look_back: Duration) -> Result<Timestamp, Refusal> {
-    let invalid = |_| Refusal::Own(StatusCode::BAD_REQUEST, json!({"error": "invalid_since"}));
-    text.map_or_else(|| Ok(now.minus(look_back)), |text| text.parse().map_err(invalid))
-}
-
 /// The first characters of a plaintext; none for what only members can open.
 pub(super) fn snippet(body_version: i64, ciphertext: &str) -> Option<String> {
-    let text = (body_version == 1).then(|| claudemesh_proto::text::from_base64(ciphertext))??;
+    // What comes after these cannot be among the first characters.
+    let start = ciphertext.get(..SNIPPET_BASE64).unwrap_or(ciphertext);
+    let text = (body_version == 1).then(|| claudemesh_proto::text::from_base64(start))??;
     Some(String::from_utf8_lossy(&text).chars().take(SNIPPET).collect())
 }
 
@@ -133,7 +118,7 @@ pub(crate) async fn workspace(State(running): State<Arc<Running>>, caller: Calle
     let online = members.iter().filter(|member| is_online(&member.id)).count();
     let topics = app.store.own_topics(caller.mesh_id(), caller.member_id()).await?;
     let topics = topics.iter().filter(|topic| caller.sees(&topic.name)).count();
-    let page = NotificationPage { since: app.clock.now().minus(7 * DAY), unread_only: true, limit: NOTIFICATIONS };
+    let page = NotificationPage { since: app.clock.now().minus(7 * DAY), unread_only: true, limit: MAX_NOTIFICATIONS };
     let unread = app.store.notifications(caller.whose(), page).await?;
     let unread_mentions = unread.iter().filter(|one| caller.sees(&one.topic)).count();
     let peers = members.len();
@@ -296,9 +281,9 @@ pub(crate) async fn notifications(
     caller.may(&[Capability::Read])?;
     let Parameters(asked) = asked?;
     let (app, of) = (&running.app, mesh_of(&running, &caller).await?);
-    let since = since(asked.since.as_deref(), app.clock.now(), 7 * DAY)?;
+    let since = time(asked.since.as_deref(), app.clock.now().minus(7 * DAY), "invalid_since")?;
     let unread_only = asked.include.as_deref() != Some("all");
-    let page = NotificationPage { since, unread_only, limit: NOTIFICATIONS };
+    let page = NotificationPage { since, unread_only, limit: MAX_NOTIFICATIONS };
     let found = app.store.notifications(caller.whose(), page).await?;
     let notifications: Vec<OwnNotification> = found
         .into_iter()
@@ -322,88 +307,4 @@ pub(crate) async fn notifications(
     let unread = notifications.iter().filter(|one| !one.read).count();
     let totals = NotificationTotals { unread, total: notifications.len() };
     Ok(Json(OwnNotifications { notifications, totals }))
-}
-
-/// What happened in the topics that the member is in.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Activity {
-    /// Newest first, 200 at most.
-    activity: Vec<Happened>,
-    totals: ActivityTotals,
-}
-
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-struct Happened {
-    #[schema(value_type = String)]
-    message_id: MessageId,
-    #[schema(value_type = String)]
-    topic_id: TopicId,
-    #[schema(value_type = String)]
-    topic_name: TopicName,
-    #[serde(flatten)]
-    of: OfMesh,
-    #[schema(value_type = String)]
-    sender_name: DisplayName,
-    #[schema(value_type = String)]
-    sender_member_id: MemberId,
-    /// The first 240 characters of a plaintext.
-    snippet: Option<String>,
-    /// Of version 2 alone.
-    ciphertext: Option<String>,
-    nonce: String,
-    body_version: i64,
-    #[schema(value_type = String, format = DateTime)]
-    created_at: Timestamp,
-}
-
-#[derive(Debug, Serialize, ToSchema)]
-struct ActivityTotals {
-    events: usize,
-}
-
-fn happened(of: &OfMesh, written: WrittenMessage) -> Happened {
-    let (message, version) = (written.message.clone(), i64::from(written.message.body_version));
-    Happened {
-        message_id: message.id,
-        topic_id: written.topic_id,
-        topic_name: written.topic,
-        of: of.clone(),
-        sender_name: message.sender_name,
-        sender_member_id: message.sender_member_id,
-        snippet: snippet(version, &message.ciphertext),
-        ciphertext: (version == 2).then_some(message.ciphertext),
-        nonce: message.nonce,
-        body_version: version,
-        created_at: message.created_at,
-    }
-}
-
-/// What others wrote in the topics that the member is in.
-#[utoipa::path(
-    get,
-    path = "/me/activity",
-    tag = "me",
-    params(Since),
-    responses(
-        (status = 200, description = "Of the last 24 hours, unless something else is asked for", body = Activity),
-        (status = 400, description = "`invalid_since`: it is no time", body = Refused),
-        Keyed,
-        Queried
-    )
-)]
-pub(crate) async fn activity(
-    State(running): State<Arc<Running>>,
-    caller: Caller,
-    asked: Result<Parameters<Since>, Refusal>,
-) -> Result<Json<Activity>, Refusal> {
-    caller.may(&[Capability::Read])?;
-    let Parameters(asked) = asked?;
-    let (app, of) = (&running.app, mesh_of(&running, &caller).await?);
-    let since = since(asked.since.as_deref(), app.clock.now(), DAY)?;
-    let written = app.store.recent_messages(caller.whose(), since, EVENTS).await?;
-    let seen = written.into_iter().filter(|written| caller.sees(&written.topic));
-    let activity: Vec<Happened> = seen.map(|written| happened(&of, written)).collect();
-    let totals = ActivityTotals { events: activity.len() };
-    Ok(Json(Activity { activity, totals }))
 }

@@ -4,6 +4,7 @@
 //! `/openapi.json`, which is made of the handlers: a route is added to [`keyed`] or [`open`] and is described with that, and the test
 //! of who may what fails until it has a row for it.
 
+mod activity;
 mod auth;
 mod describe;
 mod input;
@@ -12,6 +13,7 @@ mod me;
 mod member;
 mod mesh;
 mod message;
+mod not_kept;
 mod notification;
 mod peer_pubkey;
 mod refusal;
@@ -32,7 +34,7 @@ use serde_json::json;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::edge::server::{HEAD_TIMEOUT, Running};
+use crate::edge::server::Running;
 
 /// Everything under `/v1` and `/api/v1`, and the pages that describe it.
 pub(crate) fn routes(running: &Arc<Running>) -> Router<Arc<Running>> {
@@ -54,11 +56,11 @@ fn keyed() -> OpenApiRouter<Arc<Running>> {
         .routes(routes!(me::workspace))
         .routes(routes!(me::topics))
         .routes(routes!(me::notifications))
-        .routes(routes!(me::activity))
+        .routes(routes!(activity::activity))
         .routes(routes!(search::search))
-        .routes(routes!(search::tasks))
-        .routes(routes!(search::state))
-        .routes(routes!(search::memory))
+        .routes(routes!(not_kept::tasks))
+        .routes(routes!(not_kept::state))
+        .routes(routes!(not_kept::memory))
         .routes(routes!(topic::list))
         .routes(routes!(topic::read))
         .routes(routes!(topic::messages))
@@ -90,13 +92,8 @@ pub(crate) fn foreign_origin() -> Response {
         .into_response()
 }
 
-/// The whole body, within the limit of size and in a time that a slow line needs and a stalled one does not get.
+/// The whole body; refused in the shape of the routes that need no key.
 pub(crate) async fn body(running: &Running, body: Body) -> Result<bytes::Bytes, Response> {
-    let refused = |status, error| (status, Json(json!({"ok": false, "error": error}))).into_response();
-    let limit = running.app.settings.config.max_message_bytes;
-    match tokio::time::timeout(HEAD_TIMEOUT, axum::body::to_bytes(body, limit)).await {
-        Ok(Ok(body)) => Ok(body),
-        Ok(Err(_)) => Err(refused(StatusCode::PAYLOAD_TOO_LARGE, "payload too large")),
-        Err(_) => Err(refused(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")),
-    }
+    let refused = |(status, _, words)| (status, Json(json!({"ok": false, "error": words}))).into_response();
+    input::whole(running, body).await.map_err(refused)
 }

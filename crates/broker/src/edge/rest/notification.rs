@@ -5,16 +5,14 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
 use claudemesh_proto::api_key::Capability;
 use claudemesh_proto::{DisplayName, MessageId, NotificationId, PublicKey, Timestamp, TopicId, TopicName};
 use claudemesh_store::{NotificationPage, ReadNow};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::edge::rest::auth::Caller;
-use crate::edge::rest::input::{Body, Parameters};
+use crate::edge::rest::input::{Body, Parameters, time};
 use crate::edge::rest::refusal::{Bodied, Keyed, Queried, Refusal, Refused};
 use crate::edge::server::Running;
 
@@ -101,10 +99,7 @@ pub(crate) async fn notifications(
 ) -> Result<Json<NotificationList>, Refusal> {
     caller.may(&[Capability::Read])?;
     let Parameters(asked) = asked?;
-    let since = match &asked.since {
-        Some(text) => text.parse().map_err(|_| refused("invalid_since"))?,
-        None => running.app.clock.now().minus(LOOK_BACK),
-    };
+    let since = time(asked.since.as_deref(), running.app.clock.now().minus(LOOK_BACK), "invalid_since")?;
     let page = NotificationPage { since, unread_only: asked.unread.as_deref() == Some("1"), limit: PAGE };
     let found = running.app.store.notifications((caller.mesh_id(), caller.member_id()), page).await?;
     let notifications = found.into_iter().filter(|one| caller.sees(&one.topic)).map(|one| Notification {
@@ -191,17 +186,10 @@ pub(crate) async fn mark_read(
             Ok(Json(Marked::These { marked, read_at }))
         }
         ToMark { ids: None, all: true, before } => {
-            let before = match before {
-                Some(text) => text.parse().map_err(|_| refused("invalid_before"))?,
-                None => running.app.clock.now(),
-            };
+            let before = time(before.as_deref(), running.app.clock.now(), "invalid_before")?;
             running.app.store.read_notifications(whose, &ReadNow::Before(before), scopes).await?;
             Ok(Json(Marked::All { marked: "all", before }))
         }
         _ => Err(Refusal::invalid("either ids, or all with or without before")),
     }
-}
-
-fn refused(error: &'static str) -> Refusal {
-    Refusal::Own(StatusCode::BAD_REQUEST, json!({"error": error}))
 }

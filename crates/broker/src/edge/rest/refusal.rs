@@ -143,7 +143,7 @@ impl IntoResponses for Keyed {
         described(&[
             (401, "No API key (`error.api_key_missing`), or none that is valid (`error.api_key_invalid`)"),
             (403, FORBIDDEN),
-            (429, "Too many requests of one member (`error.rate_limited`)"),
+            (429, "Too many requests of one member, or wrong keys from one address (`error.rate_limited`)"),
             (503, "The store cannot answer just now (`error.unavailable`)"),
         ])
     }

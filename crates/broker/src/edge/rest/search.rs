@@ -1,5 +1,4 @@
-//! Finding things again: topics by what they are called, messages by what they say. Of what only members can open nothing is found. And
-//! what other brokers of the protocol keep besides, of which there is nothing here yet.
+//! Finding things again: topics by what they are called, messages by what they say. Of what only members can open nothing is found.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +8,7 @@ use axum::extract::State;
 use claudemesh_proto::api_key::Capability;
 use claudemesh_proto::text::from_base64;
 use claudemesh_proto::{DisplayName, MessageId, Timestamp, TopicId, TopicName};
+use claudemesh_store::{StoreError, WrittenMessage};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -107,6 +107,7 @@ pub(crate) async fn search(
     if !(1..=MOST).contains(&limit) {
         return Err(Refusal::invalid("limit must be 1 to 200"));
     }
+    caller.may_search(&running)?;
     let (app, of) = (&running.app, mesh_of(&running, &caller).await?);
     let has = |text: &str| text.to_lowercase().contains(&words);
     let topics = app.store.own_topics(caller.mesh_id(), caller.member_id()).await?;
@@ -117,12 +118,13 @@ pub(crate) async fn search(
         .map(|topic| FoundTopic { id: topic.id, name: topic.name, description: topic.description, of: of.clone() })
         .collect();
     let oldest = app.clock.now().minus(LOOK_BACK);
-    let written = app.store.recent_messages(caller.whose(), oldest, LOOKED_THROUGH).await?;
-    let says = |ciphertext: &str| from_base64(ciphertext).is_some_and(|text| has(&String::from_utf8_lossy(&text)));
-    let messages: Vec<FoundMessage> = written
+    let mut written = app.store.recent_messages(caller.whose(), oldest, LOOKED_THROUGH).await?;
+    written.retain(|one| caller.sees(&one.topic) && one.message.body_version == 1);
+    // Megabytes are looked through while others are served.
+    let looking = tokio::task::spawn_blocking(move || saying(written, &words, limit));
+    let messages = looking.await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+    let messages: Vec<FoundMessage> = messages
         .into_iter()
-        .filter(|one| caller.sees(&one.topic) && one.message.body_version == 1 && says(&one.message.ciphertext))
-        .take(limit)
         .map(|one| FoundMessage {
             snippet: snippet(1, &one.message.ciphertext),
             message_id: one.message.id,
@@ -138,94 +140,9 @@ pub(crate) async fn search(
     Ok(Json(Found { query, topics, messages, totals }))
 }
 
-/// Tasks: there are none yet.
-#[derive(Debug, Default, Serialize, ToSchema)]
-pub(crate) struct Tasks {
-    #[schema(value_type = Vec<Object>)]
-    tasks: [(); 0],
-    totals: TaskTotals,
-}
-
-#[derive(Debug, Default, Serialize, ToSchema)]
-struct TaskTotals {
-    open: usize,
-    claimed: usize,
-    completed: usize,
-}
-
-/// Shared state: there is none yet.
-#[derive(Debug, Default, Serialize, ToSchema)]
-pub(crate) struct States {
-    #[schema(value_type = Vec<Object>)]
-    entries: [(); 0],
-    totals: StateTotals,
-}
-
-#[derive(Debug, Default, Serialize, ToSchema)]
-struct StateTotals {
-    entries: usize,
-    meshes: usize,
-}
-
-/// What was remembered: nothing yet.
-#[derive(Debug, Default, Serialize, ToSchema)]
-pub(crate) struct Remembered {
-    query: String,
-    #[schema(value_type = Vec<Object>)]
-    memories: [(); 0],
-    totals: MemoryTotals,
-}
-
-#[derive(Debug, Default, Serialize, ToSchema)]
-struct MemoryTotals {
-    entries: usize,
-}
-
-/// The tasks of the mesh: this broker keeps none yet.
-#[utoipa::path(
-    get,
-    path = "/me/tasks",
-    tag = "me",
-    responses((status = 200, description = "An empty list", body = Tasks), Keyed)
-)]
-pub(crate) async fn tasks(caller: Caller) -> Result<Json<Tasks>, Refusal> {
-    caller.may(&[Capability::Read])?;
-    Ok(Json(Tasks::default()))
-}
-
-/// The shared state of the mesh: this broker keeps none yet.
-#[utoipa::path(
-    get,
-    path = "/me/state",
-    tag = "me",
-    responses((status = 200, description = "An empty list", body = States), Keyed)
-)]
-pub(crate) async fn state(caller: Caller) -> Result<Json<States>, Refusal> {
-    caller.may(&[Capability::Read])?;
-    Ok(Json(States::default()))
-}
-
-/// What to recall.
-#[derive(Debug, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct Recalled {
-    /// Words.
-    q: Option<String>,
-}
-
-/// What the mesh remembers: this broker keeps nothing of it yet.
-#[utoipa::path(
-    get,
-    path = "/me/memory",
-    tag = "me",
-    params(Recalled),
-    responses((status = 200, description = "An empty list", body = Remembered), Keyed, Queried)
-)]
-pub(crate) async fn memory(
-    caller: Caller,
-    recalled: Result<Parameters<Recalled>, Refusal>,
-) -> Result<Json<Remembered>, Refusal> {
-    caller.may(&[Capability::Read])?;
-    let Parameters(recalled) = recalled?;
-    Ok(Json(Remembered { query: recalled.q.unwrap_or_default(), ..Remembered::default() }))
+/// Of plaintexts, the first that say these words, which are in lower case.
+fn saying(written: Vec<WrittenMessage>, words: &str, limit: usize) -> Vec<WrittenMessage> {
+    let says = |text: &[u8]| String::from_utf8_lossy(text).to_lowercase().contains(words);
+    let found = written.into_iter().filter(|one| from_base64(&one.message.ciphertext).is_some_and(|text| says(&text)));
+    found.take(limit).collect()
 }

@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response, Sse, sse::Event};
 use claudemesh_proto::api_key::Capability;
@@ -20,8 +20,8 @@ use crate::edge::rest::auth::Caller;
 use crate::edge::rest::input::Named;
 use crate::edge::rest::refusal::{Keyed, Refusal, Refused};
 use crate::edge::rest::topic;
-use crate::edge::server::Running;
-use crate::hub::{Line, Stream};
+use crate::edge::server::{Over, Running};
+use crate::hub::{Line, MAX_STREAMS, Stream};
 
 /// How often it is asked whether the key and its member may still read.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
@@ -36,8 +36,6 @@ const RECENT: usize = 256;
 const RECENT_BYTES: usize = 4 << 20;
 /// About how much waits for one reader: whoever reads slowly has no more of it in memory.
 const WAITING_BYTES: usize = 1 << 20;
-/// Streams of one member.
-const MAX_STREAMS: usize = 100;
 
 /// Reads a topic as it is written. Events: `ready` once, `message` with the message's id, `heartbeat` every 30 s, `error` when the store
 /// cannot answer. With `Last-Event-ID` it begins after that message, else with the next one. It ends when the key is revoked or its
@@ -58,6 +56,7 @@ const MAX_STREAMS: usize = 100;
 )]
 pub(crate) async fn stream(
     State(running): State<Arc<Running>>,
+    Extension(Over(over)): Extension<Over>,
     caller: Caller,
     Named(name): Named,
     headers: HeaderMap,
@@ -65,13 +64,12 @@ pub(crate) async fn stream(
     let by_name = caller.topic(&name, &[Capability::Read])?;
     let access = caller.access().clone();
     let (app, whose) = (&running.app, (&access.mesh_id, &access.member_id));
-    if app.hub.streams.count_of(&access.mesh_id, &access.member_id) >= MAX_STREAMS {
-        return Err(Refusal::rate_limited(format!("max {MAX_STREAMS} streams of one member")));
-    }
     let topic = app.store.topic(whose, &by_name).await?.map_err(|closed| topic::shut(closed, &name))?;
     let who = (access.member_id.clone(), access.key_id.clone());
     // Before it is read how far the topic is, so that nothing falls in between.
-    let stream = app.hub.streams.open((access.mesh_id.clone(), topic.id.clone()), who);
+    let stream = app.hub.streams.open((access.mesh_id.clone(), topic.id.clone()), who, over);
+    let too_many = || Refusal::rate_limited(format!("max {MAX_STREAMS} streams of one member"));
+    let stream = stream.ok_or_else(too_many)?;
     let topic = app.store.topic(whose, &by_name).await?.map_err(|closed| topic::shut(closed, &name))?;
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());
     let resumed = match last {
@@ -128,6 +126,10 @@ impl Reading {
             if self.stream.over.is_cancelled() {
                 return None;
             }
+            // However much there is to tell, and however slowly it is read.
+            if Instant::now() >= self.wake_at() {
+                self.on_time().await?;
+            }
             if let Some(event) = self.events.pop_front() {
                 return Some(event);
             }
@@ -140,15 +142,18 @@ impl Reading {
                     continue;
                 }
             }
-            let wait_until = self.ask_at.min(self.heartbeat_at);
+            let wake_at = self.wake_at();
             tokio::select! {
-                biased;
                 () = self.stream.over.cancelled() => return None,
                 () = self.running.stop.cancelled() => return None,
                 _ = self.stream.rung.changed() => self.look = true,
-                () = tokio::time::sleep_until(wait_until) => self.on_time().await?,
+                () = tokio::time::sleep_until(wake_at) => {}
             }
         }
+    }
+
+    fn wake_at(&self) -> Instant {
+        self.ask_at.min(self.heartbeat_at)
     }
 
     /// Asks whether all is still allowed, and says that the line is alive.
@@ -175,10 +180,11 @@ impl Reading {
     async fn may_read(&self) -> Result<bool, StoreError> {
         let (app, access) = (&self.running.app, &self.access);
         let Some(now) = app.store.api_key_access(&access.mesh_id, &access.key_id).await? else { return Ok(false) };
+        let may = now.may(&[Capability::Read]);
         let sees = now.topic_scopes.is_none_or(|scopes| scopes.contains(&self.name));
         let whose = (&access.mesh_id, &access.member_id);
         let topic = app.store.topic(whose, &TopicSought::by_id(self.topic_id.clone())).await?;
-        Ok(sees && topic.is_ok())
+        Ok(may && sees && topic.is_ok())
     }
 
     /// Takes what is new; whether there was something. None when the topic is closed to the member.
