@@ -46,6 +46,7 @@ pub(crate) struct NewPost {
 struct Topic {
     place: usize,
     name: String,
+    is_public: i64,
     is_encrypted: i64,
     head_seq: i64,
     /// The sender's cursor.
@@ -93,7 +94,7 @@ pub(crate) type TopicHeads = HashMap<(MeshId, TopicId), (i64, i64)>;
 /// member, number) and for (place, mesh, number, id, member).
 const LOOK_UP: Sql = columns!(
     read(
-        "cast(r.value ->> 0 as bigint), t.name, case when t.encrypted_key_pubkey is null then 0 else 1 end, t.head_seq, c.id, \
+        "cast(r.value ->> 0 as bigint), t.name, case when t.visibility = 'public' then 1 else 0 end, case when t.encrypted_key_pubkey is null then 0 else 1 end, t.head_seq, c.id, \
          c.delivered_seq, case when c.claim_connection is null then 0 else 1 end",
         "$1",
         " left join topic t on t.mesh_id = r.value ->> 1 and t.id = r.value ->> 2 \
@@ -214,16 +215,22 @@ impl FoundPosts {
         Some(self.subscribers.get(&place).map_or(&[], Vec::as_slice))
     }
 
+    /// Whom a message mentions: of a topic that is not public nobody else may know (R7).
     fn notified<'m>(
         &self,
         questions: &PostQuestions<'m>,
         (message, post): (&'m NewMessage, &'m Post),
+        topic: &Topic,
     ) -> sqlx::Result<Vec<(NotificationId, MemberId)>> {
+        let in_topic = self.subscribers.get(&topic.place).into_iter().flatten();
+        let may_know: Option<HashSet<&MemberId>> =
+            (topic.is_public == 0).then(|| in_topic.map(|subscriber| &subscriber.member).collect());
         let mut members: Vec<&MemberId> = Vec::new();
         for name in &post.mentions {
             let place = questions.names.place_of(&(&message.mesh_id, name));
             let of_name = place.and_then(|place| self.named.get(&place)).into_iter().flatten();
             let others = of_name.filter(|member| **member != message.sender_member_id);
+            let others = others.filter(|member| may_know.as_ref().is_none_or(|those| those.contains(member)));
             for member in others {
                 if members.len() < MAX_NOTIFIED && !members.contains(&member) {
                     members.push(member);
@@ -289,7 +296,7 @@ pub(crate) fn admit<'m>(
             plaintext,
         },
         subscribers,
-        notified: found.notified(questions, (message, post))?,
+        notified: found.notified(questions, (message, post), topic)?,
     }))
 }
 

@@ -1,9 +1,10 @@
 //! Messages of topics: gapless numbers, and delivery by a cursor per member.
 
 use claudemesh_proto::post::{BodyVersion, Post};
-use claudemesh_proto::{ConnectionId, DeliveryState, Priority, Target, TopicId, TopicRole, TopicSought};
+use claudemesh_proto::{ConnectionId, DeliveryState, Priority, Target, TopicId, TopicRole, TopicSought, Visibility};
 use claudemesh_store::{
-    Appended, Claim, Claimed, DeliveryId, Front, NewMessage, Posted, Reclaim, Settled, TopicJoined,
+    Appended, Claim, Claimed, DeliveryId, Front, NewMessage, NewTopic, OwnCopy, Posted, Reclaim, Settled, TopicJoined,
+    TopicMade,
 };
 
 use crate::ground::Ground;
@@ -20,6 +21,7 @@ on_both! {
     who_is_not_in_a_topic_cannot_write_into_it,
     a_retry_is_the_same_message,
     who_is_mentioned_is_notified_with_the_message,
+    a_topic_that_is_not_public_notifies_nobody_outside_it,
     a_reply_answers_a_message_of_its_own_topic,
     a_lease_that_ended_is_prolonged_and_told_again,
     a_waiting_claim_is_served_and_its_cursor_is_its_own,
@@ -249,6 +251,28 @@ async fn who_is_mentioned_is_notified_with_the_message(ground: &Ground) {
     let count = ground.number("select count(*) from notification where kind = 'mention' and read_at is null").await;
     assert_eq!(count, 2);
     assert!(posted(room.town.append(mentions(&[])).await.unwrap()).notified.is_empty());
+    room.town.store.close().await;
+}
+
+/// R7.
+async fn a_topic_that_is_not_public_notifies_nobody_outside_it(ground: &Ground) {
+    let room = Room::open(ground).await;
+    let (store, town) = (&room.town.store, &room.town);
+    let (of_ada, carl) = ((&town.mesh, &town.ada.id), town.join().await);
+    for (visibility, told) in [(Visibility::Public, 2), (Visibility::Private, 1), (Visibility::Dm, 1)] {
+        let key = OwnCopy { encrypted_key_pubkey: "k".into(), encrypted_key: "e".into(), nonce: "n".into() };
+        let name = format!("{visibility:?}").to_lowercase().parse().unwrap();
+        let made = store.create_topic(of_ada, &NewTopic { name, description: None, visibility, key }).await.unwrap();
+        let TopicMade::Made(topic) = made else { panic!("{made:?}") };
+        let sought = TopicSought::by_id(topic.id.clone());
+        store.add_topic_member(of_ada, &sought, (&carl.id, None)).await.unwrap();
+        let post =
+            Some(Post { mentions: vec!["newcomer".into()], body_version: BodyVersion::Sealed, ..Post::default() });
+        let message = NewMessage { target: Target::Topic(topic.id), post, ..room.post(&town.ada, "x") };
+        let notified = posted(town.append(message).await.unwrap()).notified;
+        assert_eq!(notified.len(), told, "{visibility:?}: Bob is outside it");
+        assert!(notified.iter().any(|(_, member)| *member == carl.id));
+    }
     room.town.store.close().await;
 }
 
