@@ -8,6 +8,7 @@ use claudemesh_proto::post::{BodyVersion, Post};
 use claudemesh_proto::{MemberId, MeshId, MessageId, NotificationId, Target, Timestamp, TopicId};
 use serde::Deserialize;
 
+use crate::backlog::TOPIC_ROW_BYTES;
 use crate::batch::Batch;
 use crate::cursor::{self, Movable};
 use crate::delivery::PostLetter;
@@ -268,6 +269,10 @@ pub(crate) fn admit<'m>(
     if plaintext && message.knows_topics {
         return Ok(Err(Appended::TopicEncrypted));
     }
+    let notified = found.notified(questions, (message, post), topic)?;
+    if !batch.heads.take_topic_bytes(&message.mesh_id, size_bytes((message, post), notified.len())) {
+        return Ok(Err(Appended::TopicsFull));
+    }
     let key = (message.mesh_id.clone(), topic_id.clone());
     let head = batch.topics.entry(key).or_insert((topic.head_seq, 0));
     let before = head.0;
@@ -296,8 +301,16 @@ pub(crate) fn admit<'m>(
             plaintext,
         },
         subscribers,
-        notified: found.notified(questions, (message, post), topic)?,
+        notified,
     }))
+}
+
+/// What a message takes for good.
+fn size_bytes((message, post): (&NewMessage, &Post), notified: usize) -> i64 {
+    let mentions = post.mentions.iter().map(String::len).sum::<usize>();
+    let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+    let rows = count(notified).saturating_add(1).saturating_mul(TOPIC_ROW_BYTES);
+    message.size_bytes().saturating_add(count(mentions)).saturating_add(rows)
 }
 
 impl NewPost {

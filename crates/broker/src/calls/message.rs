@@ -106,6 +106,7 @@ pub(crate) fn acknowledge(
             refused(Refused::Forbidden, "forbidden: blocked by recipient grants (sender lacks dm capability)")
         }
         Ok(Appended::MeshFull) => refused(Refused::QueueFull, "mesh queue full"),
+        Ok(Appended::TopicsFull) => refused(Refused::QueueFull, "mesh topics full"),
         Ok(Appended::QueueFull) => refused(Refused::QueueFull, "recipient queue full"),
         Ok(Appended::Reused) => {
             refused(Refused::Invalid, "invalid: client_message_id was used with another request_fingerprint")

@@ -102,6 +102,10 @@ create table notification (
     foreign key (mesh_id, recipient_member_id) references member (mesh_id, id) on delete cascade
 );
 create index notification_of on notification (mesh_id, recipient_member_id, created_at);
+create index notification_read on notification (created_at) where read_at is not null;
+
+-- What the messages of a mesh's topics take, with their notifications.
+alter table mesh_head add column topic_bytes bigint not null default 0;
 
 -- A key to the REST interface. Of the secret only its SHA-256 is kept; `topic_scopes` is null for all topics, else a JSON array of names.
 create table api_key (
