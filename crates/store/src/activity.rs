@@ -49,8 +49,9 @@ impl Store {
         limit: i64,
     ) -> Result<Vec<WrittenMessage>, StoreError> {
         const SIZES: Sql = sql!(
-            "select t.message_seq, cast(length(t.ciphertext) + coalesce(length(t.ext), 0) as bigint) from ( \
-              select message_seq, topic_id, sender_member_id, created_at, ciphertext, ext from topic_message \
+            "select t.message_seq, t.size_bytes from ( \
+              select message_seq, topic_id, sender_member_id, created_at, \
+               cast(octet_length(ciphertext) + coalesce(octet_length(ext), 0) as bigint) as size_bytes from topic_message \
               where mesh_id = $1 order by message_seq desc limit $5) t \
              join topic_member c on c.mesh_id = $1 and c.topic_id = t.topic_id and c.member_id = $2 \
              join topic o on o.mesh_id = c.mesh_id and o.id = c.topic_id and o.archived_at is null \

@@ -16,6 +16,12 @@ pub const MAX_MESH_QUEUED_ROWS: i64 = 2_000_000;
 /// Most bytes that may be queued in one mesh; a broadcast counts once per recipient.
 pub const MAX_MESH_QUEUED_BYTES: i64 = 8 << 30;
 
+/// Most bytes that the messages of a mesh's topics may take, which are kept for good; each with [`TOPIC_ROW_BYTES`], and so is each
+/// notification.
+pub const MAX_MESH_TOPIC_BYTES: i64 = 8 << 30;
+/// About what a row and its indexes take besides what was written.
+pub const TOPIC_ROW_BYTES: i64 = 512;
+
 /// How the queues of recipients grow and shrink.
 #[derive(Debug, Default)]
 pub(crate) struct Backlog(HashMap<(MeshId, Recipient), Change>);

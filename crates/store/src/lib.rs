@@ -77,7 +77,10 @@ pub use api_key::{
 };
 pub use audit::Event;
 pub use audit_verify::{Broken, Mark, Verified};
-pub use backlog::{MAX_MESH_QUEUED_BYTES, MAX_MESH_QUEUED_ROWS, MAX_QUEUED_BYTES, MAX_QUEUED_ROWS};
+pub use backlog::{
+    MAX_MESH_QUEUED_BYTES, MAX_MESH_QUEUED_ROWS, MAX_MESH_TOPIC_BYTES, MAX_QUEUED_BYTES, MAX_QUEUED_ROWS,
+    TOPIC_ROW_BYTES,
+};
 pub use ban::{Authority, Banned, BannedMember, Unbanned};
 pub use batch::Ring;
 pub use checkpoint::AuditHead;

@@ -73,6 +73,7 @@ pub(crate) struct HeadRow {
     pub(crate) message_seq: i64,
     pub(crate) queued_rows: i64,
     pub(crate) queued_bytes: i64,
+    pub(crate) topic_bytes: i64,
     pub(crate) audit_seq: i64,
     pub(crate) audit_hash: String,
     pub(crate) audit_hash2: String,
@@ -154,7 +155,7 @@ pub(crate) const LOOK_UP: Sql = columns!(
          and coalesce(d.member_id, '') = r.value ->> 4 and k.revoked_at is null"
     ),
     read(
-        "h.mesh_id, h.message_seq, h.queued_rows, h.queued_bytes, h.audit_seq, h.audit_hash, h.audit_hash2",
+        "h.mesh_id, h.message_seq, h.queued_rows, h.queued_bytes, h.topic_bytes, h.audit_seq, h.audit_hash, h.audit_hash2",
         "$7",
         " left join mesh_head h on h.mesh_id = r.value ->> 0 where coalesce(h.mesh_id, '') <> ''"
     ),

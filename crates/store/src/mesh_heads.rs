@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use claudemesh_proto::{MeshId, Timestamp};
 
 use crate::audit::{AuditRow, Event};
-use crate::backlog::{Backlog, Change, MAX_MESH_QUEUED_BYTES, MAX_MESH_QUEUED_ROWS};
+use crate::backlog::{Backlog, Change, MAX_MESH_QUEUED_BYTES, MAX_MESH_QUEUED_ROWS, MAX_MESH_TOPIC_BYTES};
 use crate::db::Tx;
 use crate::look_up::HeadRow;
 use crate::sql::{Sql, json, sql};
@@ -28,7 +28,7 @@ impl MeshHeads {
     pub(crate) async fn lock(&mut self, tx: &mut Tx, mut meshes: Vec<&MeshId>) -> sqlx::Result<Option<Timestamp>> {
         const HEADS: Sql = sql!(
             "select h.mesh_id, (extract(epoch from clock_timestamp()) * 1000)::bigint, h.message_seq, h.queued_rows, \
-             h.queued_bytes, h.audit_seq, h.audit_hash, h.audit_hash2 from mesh_head h \
+             h.queued_bytes, h.topic_bytes, h.audit_seq, h.audit_hash, h.audit_hash2 from mesh_head h \
              where h.mesh_id in (select * from jsonb_array_elements_text($1::text::jsonb)) order by h.mesh_id for update"
         );
         meshes.sort_unstable();
@@ -40,9 +40,10 @@ impl MeshHeads {
                 message_seq: row.int(2)?,
                 queued_rows: row.int(3)?,
                 queued_bytes: row.int(4)?,
-                audit_seq: row.int(5)?,
-                audit_hash: row.text(6)?,
-                audit_hash2: row.text(7)?,
+                topic_bytes: row.int(5)?,
+                audit_seq: row.int(6)?,
+                audit_hash: row.text(7)?,
+                audit_hash2: row.text(8)?,
             });
             clock = clock.max(Some(Timestamp::from_millis(row.int(1)?)));
         }
@@ -70,19 +71,19 @@ impl MeshHeads {
     }
 
     /// The heads as rows; one without hashes only adds to what is queued.
-    pub(crate) fn rows(&self, backlog: &Backlog) -> Vec<(MeshId, i64, i64, i64, i64, String, String)> {
+    pub(crate) fn rows(&self, backlog: &Backlog) -> Vec<impl serde::Serialize + use<>> {
         let mut queued = backlog.by_mesh();
         let mut rows = Vec::new();
         for (mesh, head) in self.0.iter().filter(|(_, head)| head.changed) {
             let Change { rows: more, bytes } = queued.remove(mesh).unwrap_or_default();
-            let HeadRow { message_seq, audit_seq, audit_hash, audit_hash2, .. } = &head.row;
+            let HeadRow { message_seq, topic_bytes, audit_seq, audit_hash, audit_hash2, .. } = &head.row;
             let hashes = (audit_hash.clone(), audit_hash2.clone());
-            rows.push((mesh.clone(), *message_seq, more, bytes, *audit_seq, hashes.0, hashes.1));
+            rows.push((mesh.clone(), *message_seq, more, bytes, *audit_seq, hashes.0, hashes.1, *topic_bytes));
         }
         let only_queued = queued.into_iter().filter(|(_, change)| *change != Change::default());
         rows.extend(
             only_queued
-                .map(|(mesh, change)| (mesh.clone(), 0, change.rows, change.bytes, 0, String::new(), String::new())),
+                .map(|(mesh, change)| (mesh.clone(), 0, change.rows, change.bytes, 0, String::new(), String::new(), 0)),
         );
         rows
     }
@@ -96,6 +97,17 @@ impl MeshHeads {
         if fits {
             head.queued.rows += more.rows;
             head.queued.bytes += more.bytes;
+        }
+        fits
+    }
+
+    /// Takes so many bytes for a message of a topic; false when the mesh's topics have no room for them.
+    pub(crate) fn take_topic_bytes(&mut self, mesh: &MeshId, bytes: i64) -> bool {
+        let Some(head) = self.0.get_mut(mesh) else { return false };
+        let taken = head.row.topic_bytes.saturating_add(bytes);
+        let fits = taken <= MAX_MESH_TOPIC_BYTES;
+        if fits {
+            head.row.topic_bytes = taken;
         }
         fits
     }

@@ -73,6 +73,8 @@ pub enum Appended {
     QueueFull,
     /// The whole mesh has too much waiting.
     MeshFull,
+    /// The topics of the mesh hold too much.
+    TopicsFull,
     /// The sender was removed from the mesh.
     SenderRevoked,
     /// It is kept in its topic.

@@ -8,6 +8,7 @@ use claudemesh_proto::post::{BodyVersion, Post};
 use claudemesh_proto::{MemberId, MeshId, MessageId, NotificationId, Target, Timestamp, TopicId};
 use serde::Deserialize;
 
+use crate::backlog::TOPIC_ROW_BYTES;
 use crate::batch::Batch;
 use crate::cursor::{self, Movable};
 use crate::delivery::PostLetter;
@@ -46,6 +47,7 @@ pub(crate) struct NewPost {
 struct Topic {
     place: usize,
     name: String,
+    is_public: i64,
     is_encrypted: i64,
     head_seq: i64,
     /// The sender's cursor.
@@ -93,7 +95,7 @@ pub(crate) type TopicHeads = HashMap<(MeshId, TopicId), (i64, i64)>;
 /// member, number) and for (place, mesh, number, id, member).
 const LOOK_UP: Sql = columns!(
     read(
-        "cast(r.value ->> 0 as bigint), t.name, case when t.encrypted_key_pubkey is null then 0 else 1 end, t.head_seq, c.id, \
+        "cast(r.value ->> 0 as bigint), t.name, case when t.visibility = 'public' then 1 else 0 end, case when t.encrypted_key_pubkey is null then 0 else 1 end, t.head_seq, c.id, \
          c.delivered_seq, case when c.claim_connection is null then 0 else 1 end",
         "$1",
         " left join topic t on t.mesh_id = r.value ->> 1 and t.id = r.value ->> 2 \
@@ -214,16 +216,22 @@ impl FoundPosts {
         Some(self.subscribers.get(&place).map_or(&[], Vec::as_slice))
     }
 
+    /// Whom a message mentions: of a topic that is not public nobody else may know (R7).
     fn notified<'m>(
         &self,
         questions: &PostQuestions<'m>,
         (message, post): (&'m NewMessage, &'m Post),
+        topic: &Topic,
     ) -> sqlx::Result<Vec<(NotificationId, MemberId)>> {
+        let in_topic = self.subscribers.get(&topic.place).into_iter().flatten();
+        let may_know: Option<HashSet<&MemberId>> =
+            (topic.is_public == 0).then(|| in_topic.map(|subscriber| &subscriber.member).collect());
         let mut members: Vec<&MemberId> = Vec::new();
         for name in &post.mentions {
             let place = questions.names.place_of(&(&message.mesh_id, name));
             let of_name = place.and_then(|place| self.named.get(&place)).into_iter().flatten();
             let others = of_name.filter(|member| **member != message.sender_member_id);
+            let others = others.filter(|member| may_know.as_ref().is_none_or(|those| those.contains(member)));
             for member in others {
                 if members.len() < MAX_NOTIFIED && !members.contains(&member) {
                     members.push(member);
@@ -261,6 +269,10 @@ pub(crate) fn admit<'m>(
     if plaintext && message.knows_topics {
         return Ok(Err(Appended::TopicEncrypted));
     }
+    let notified = found.notified(questions, (message, post), topic)?;
+    if !batch.heads.take_topic_bytes(&message.mesh_id, size_bytes((message, post), notified.len())) {
+        return Ok(Err(Appended::TopicsFull));
+    }
     let key = (message.mesh_id.clone(), topic_id.clone());
     let head = batch.topics.entry(key).or_insert((topic.head_seq, 0));
     let before = head.0;
@@ -289,8 +301,16 @@ pub(crate) fn admit<'m>(
             plaintext,
         },
         subscribers,
-        notified: found.notified(questions, (message, post))?,
+        notified,
     }))
+}
+
+/// What a message takes for good.
+fn size_bytes((message, post): (&NewMessage, &Post), notified: usize) -> i64 {
+    let mentions = post.mentions.iter().map(String::len).sum::<usize>();
+    let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+    let rows = count(notified).saturating_add(1).saturating_mul(TOPIC_ROW_BYTES);
+    message.size_bytes().saturating_add(count(mentions)).saturating_add(rows)
 }
 
 impl NewPost {

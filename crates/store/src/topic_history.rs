@@ -95,7 +95,7 @@ async fn read_before(
     limit: i64,
 ) -> sqlx::Result<Vec<TopicMessage>> {
     const SIZES: Sql = sql!(
-        "select seq, cast(length(ciphertext) + coalesce(length(ext), 0) as bigint) from topic_message \
+        "select seq, cast(octet_length(ciphertext) + coalesce(octet_length(ext), 0) as bigint) from topic_message \
          where mesh_id = $1 and topic_id = $2 and seq < $3 order by seq desc limit $4"
     );
     const MESSAGES: Sql = messages!("and seq >= $3 and seq < $4 order by seq desc");
@@ -116,7 +116,7 @@ async fn read_after(
     limit: i64,
 ) -> sqlx::Result<Vec<TopicMessage>> {
     const SIZES: Sql = sql!(
-        "select seq, cast(length(ciphertext) + coalesce(length(ext), 0) as bigint) from topic_message \
+        "select seq, cast(octet_length(ciphertext) + coalesce(octet_length(ext), 0) as bigint) from topic_message \
          where mesh_id = $1 and topic_id = $2 and seq > $3 order by seq limit $4"
     );
     const MESSAGES: Sql = messages!("and seq > $3 and seq <= $4 order by seq");

@@ -22,6 +22,8 @@ use crate::{Clock, Store};
 pub(crate) const STEP: i64 = 1000;
 /// A message outlives its deliveries by a day, so that its sender can still ask what became of it.
 const AFTERLIFE: Duration = Duration::from_hours(24);
+/// A notification that was read is forgotten so long after it was written.
+const NOTIFICATION_LIFE: Duration = Duration::from_hours(90 * 24);
 /// A session key that was never proven is forgotten after a day.
 const UNPROVEN_LIFE: Duration = Duration::from_hours(24);
 /// The WAL is copied back this often while there is something to copy.
@@ -50,6 +52,7 @@ impl Store {
         let ttl = self.settings().message_ttl;
         while self.forget_handshakes(now.minus(REPLAY_MEMORY)).await? {}
         while self.forget_sessions(now.minus(UNPROVEN_LIFE), now.minus(ttl + AFTERLIFE)).await? {}
+        while self.forget_notifications(now.minus(NOTIFICATION_LIFE)).await? {}
         self.end_mail_of_removed().await?;
         let mut expired = 0;
         for mesh in self.meshes_with_due(now.minus(ttl)).await? {
@@ -66,6 +69,18 @@ impl Store {
         const FORGET: Sql = sql!(
             "delete from handshake where (mesh_id, signature) in \
              (select mesh_id, signature from handshake where accepted_at < $1 order by accepted_at limit $2)"
+        );
+        let mut tx = self.db().write().await?;
+        let forgotten = tx.connection().execute(FORGET, &[before.as_millis().into(), STEP.into()]).await?;
+        tx.commit().await?;
+        Ok(forgotten == STEP.unsigned_abs())
+    }
+
+    /// Forgets old notifications that were read; whether there may be more.
+    async fn forget_notifications(&self, before: Timestamp) -> Result<bool, StoreError> {
+        const FORGET: Sql = sql!(
+            "delete from notification where (mesh_id, id) in \
+             (select mesh_id, id from notification where read_at is not null and created_at < $1 order by created_at limit $2)"
         );
         let mut tx = self.db().write().await?;
         let forgotten = tx.connection().execute(FORGET, &[before.as_millis().into(), STEP.into()]).await?;

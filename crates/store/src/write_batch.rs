@@ -62,14 +62,16 @@ macro_rules! write_batch {
                 ""
             );
             heads: write(
-                "insert into mesh_head (mesh_id, message_seq, queued_rows, queued_bytes, audit_seq, audit_hash, audit_hash2) \
-                 select r.value ->> 0, cast(r.value ->> 1 as bigint), cast(r.value ->> 2 as bigint), \
-                 cast(r.value ->> 3 as bigint), cast(r.value ->> 4 as bigint), r.value ->> 5, r.value ->> 6 from ",
+                "insert into mesh_head (mesh_id, message_seq, queued_rows, queued_bytes, audit_seq, audit_hash, audit_hash2, \
+                 topic_bytes) select r.value ->> 0, cast(r.value ->> 1 as bigint), cast(r.value ->> 2 as bigint), \
+                 cast(r.value ->> 3 as bigint), cast(r.value ->> 4 as bigint), r.value ->> 5, r.value ->> 6, \
+                 cast(r.value ->> 7 as bigint) from ",
                 "$6",
                 " where true on conflict (mesh_id) do update set \
                  message_seq = case when excluded.audit_hash = '' then mesh_head.message_seq else excluded.message_seq end, \
                  queued_rows = mesh_head.queued_rows + excluded.queued_rows, \
                  queued_bytes = mesh_head.queued_bytes + excluded.queued_bytes, \
+                 topic_bytes = case when excluded.audit_hash = '' then mesh_head.topic_bytes else excluded.topic_bytes end, \
                  audit_seq = case when excluded.audit_hash = '' then mesh_head.audit_seq else excluded.audit_seq end, \
                  audit_hash = case when excluded.audit_hash = '' then mesh_head.audit_hash else excluded.audit_hash end, \
                  audit_hash2 = case when excluded.audit_hash = '' then mesh_head.audit_hash2 else excluded.audit_hash2 end"

@@ -90,6 +90,7 @@ pub(crate) fn acknowledge(
         Ok(Appended::NoRecipient) => NO_RECIPIENT,
         Ok(Appended::Blocked) => "forbidden: blocked by recipient grants (sender lacks dm capability)",
         Ok(Appended::MeshFull) => "mesh queue full",
+        Ok(Appended::TopicsFull) => "mesh topics full",
         Ok(Appended::QueueFull) => "recipient queue full",
         Ok(Appended::Reused) => "invalid: client_message_id was used with another request_fingerprint",
         Ok(Appended::SenderRevoked) => "forbidden: you were removed from this mesh",

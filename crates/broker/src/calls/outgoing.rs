@@ -47,7 +47,7 @@ pub(crate) fn count(app: &App, priority: Priority, appended: &Result<Appended, S
         }
         Ok(Appended::NoTopic | Appended::TopicEncrypted | Appended::SenderRevoked) => Refused::Forbidden,
         Ok(Appended::NoRecipient) => Refused::NoRecipient,
-        Ok(Appended::MeshFull | Appended::QueueFull) => Refused::QueueFull,
+        Ok(Appended::MeshFull | Appended::TopicsFull | Appended::QueueFull) => Refused::QueueFull,
         Ok(Appended::Reused) => Refused::Invalid,
         Err(error) => failed(error),
     };

@@ -33,6 +33,8 @@ pub(crate) enum NotPosted {
     Encrypted,
     /// Its client's id was used for another message.
     Reused,
+    /// The topics of the mesh hold too much.
+    Full,
     /// The sender was removed.
     Removed,
     Failed(StoreError),
@@ -95,6 +97,10 @@ fn kept(
         }
         Appended::TopicEncrypted => NotPosted::Encrypted,
         Appended::Reused => NotPosted::Reused,
+        Appended::TopicsFull => {
+            app.metrics.refused(Refused::QueueFull);
+            return Err(NotPosted::Full);
+        }
         Appended::SenderRevoked => NotPosted::Removed,
         // The others are of messages for people.
         _ => NotPosted::Shut(Closed::NotFound),

@@ -5,6 +5,7 @@ use claudemesh_testkit::{Setup, TestMesh, letter, merged, stranger};
 use serde_json::json;
 
 use crate::greeting::shape;
+use crate::post::general;
 
 on_both!(
     a_message_reaches_members_and_sessions_online_and_offline,
@@ -306,6 +307,9 @@ async fn a_daemon_gives_up_for_what_is_permanent_and_tries_again_for_the_rest() 
     receiver.ask(json!({"type": "grant_set", "grants": {ann.key(): null}})).await;
     mesh.database.sql("update mesh_head set queued_rows = 100000000").await;
     let full = sender.send(&bob.key(), "x").await;
+    mesh.database.sql("update mesh_head set topic_bytes = 8589934592").await;
+    let topic = general(&mut sender).await;
+    let topics_full = sender.send(&format!("#{topic}"), "x").await;
     mesh.database.sql("alter table message rename to hidden").await;
     let away = sender.send(&bob.key(), "x").await;
     mesh.database.sql("alter table hidden rename to message").await;
@@ -315,6 +319,7 @@ async fn a_daemon_gives_up_for_what_is_permanent_and_tries_again_for_the_rest() 
         (&reused, reused_words, true),
         (&blocked, blocked_words, true),
         (&full, "mesh queue full", false),
+        (&topics_full, "mesh topics full", false),
         (&away, "temporarily unavailable, try again", false),
     ] {
         assert_eq!((&ack["error"], &ack["queued"], &ack["messageId"]), (&json!(words), &json!(false), &json!("")));

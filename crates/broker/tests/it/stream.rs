@@ -116,6 +116,9 @@ async fn a_post_is_refused_with_the_documented_words(setup: Setup) {
     let body = json!({"topic": "general", "ciphertext": "aGVsbG8=", "nonce": ""});
     let answer = ask(&mesh, "POST", "/v1/messages", (&reader, Some(&body))).await;
     is_problem(&answer, 403, "error.api_key_missing_capability");
+    mesh.database.sql("update mesh_head set topic_bytes = 8589934592").await;
+    let answer = say(&mesh, &key, json!({"topic": "general"})).await;
+    assert_eq!((answer.0, &answer.1["error"]), (507, &json!("mesh_topics_full")));
     assert_eq!(mesh.database.number("select count(*) from topic_message").await, 0);
     let once = json!({"clientMessageId": "once"});
     assert_eq!(say(&mesh, &key, once.clone()).await.0, 200);

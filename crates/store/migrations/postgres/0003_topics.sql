@@ -68,16 +68,17 @@ create table topic_message (
     sender_name text not null,
     priority text not null check (priority in ('now', 'next', 'low')),
     nonce text not null,
-    ciphertext text not null check (length(ciphertext) <= 1048576),
     body_version bigint not null check (body_version in (1, 2)),
     -- 1 for what was written without the topic's key into an encrypted topic.
     plaintext bigint not null default 0,
     reply_to_id text,
     mentions text,
-    ext text,
     client_message_id text,
     request_fingerprint text,
     created_at bigint not null,
+    -- Last, so that what comes before them is read without them.
+    ext text,
+    ciphertext text not null check (octet_length(ciphertext) <= 1048576),
     primary key (mesh_id, topic_id, seq),
     unique (mesh_id, message_seq),
     foreign key (mesh_id, topic_id) references topic (mesh_id, id) on delete cascade,
@@ -102,6 +103,10 @@ create table notification (
     foreign key (mesh_id, recipient_member_id) references member (mesh_id, id) on delete cascade
 );
 create index notification_of on notification (mesh_id, recipient_member_id, created_at);
+create index notification_read on notification (created_at) where read_at is not null;
+
+-- What the messages of a mesh's topics take, with their notifications.
+alter table mesh_head add column topic_bytes bigint not null default 0;
 
 -- A key to the REST interface. Of the secret only its SHA-256 is kept; `topic_scopes` is null for all topics, else a JSON array of names.
 create table api_key (

@@ -1,6 +1,10 @@
 //! How much may wait for one recipient, and that what is counted is what is there.
 
-use claudemesh_store::{Appended, MAX_QUEUED_BYTES, MAX_QUEUED_ROWS, NewMessage, Settled};
+use claudemesh_proto::Target;
+use claudemesh_proto::post::Post;
+use claudemesh_store::{
+    Appended, MAX_MESH_TOPIC_BYTES, MAX_QUEUED_BYTES, MAX_QUEUED_ROWS, NewMessage, Settled, TOPIC_ROW_BYTES,
+};
 
 use crate::ground::{Ground, TTL};
 use crate::people::{Town, fresh_connection, fresh_key};
@@ -9,6 +13,7 @@ on_both! {
     the_row_after_the_last_is_refused,
     the_byte_after_the_last_is_refused,
     what_is_settled_in_the_batch_makes_room,
+    the_topics_of_a_mesh_hold_so_much_and_no_more,
     the_backlog_is_what_is_queued,
 }
 
@@ -70,6 +75,32 @@ async fn what_is_settled_in_the_batch_makes_room(ground: &Ground) {
     let append = store.append(town.letter(&town.ada, town.bob.key, "y")).await;
     settle.await.unwrap();
     assert!(matches!(append.await.unwrap(), Appended::Kept(_)));
+    store.close().await;
+}
+
+async fn the_topics_of_a_mesh_hold_so_much_and_no_more(ground: &Ground) {
+    let store = ground.open().await;
+    let town = Town::found(&store).await;
+    let topic = store.topics(&town.mesh, &town.ada.id).await.unwrap().remove(0).id;
+    let post = |text: &str, mentions: &[&str]| {
+        let mentions = mentions.iter().map(|&name| name.to_owned()).collect();
+        let post = Some(Post { mentions, ..Post::default() });
+        let target = Target::Topic(topic.clone());
+        town.append(NewMessage { target, post, ..town.letter(&town.ada, town.bob.key, text) })
+    };
+    let taken = "select topic_bytes from mesh_head";
+    assert!(matches!(post("12345678", &["newcomer"]).await.unwrap(), Appended::Posted(_)));
+    // Body and nonce, the name, and a row for Bob's notification.
+    assert_eq!(ground.number(taken).await, 8 + 8 + 8 + 2 * TOPIC_ROW_BYTES);
+    town.tell_bob("not in a topic").await;
+    let room = MAX_MESH_TOPIC_BYTES - TOPIC_ROW_BYTES - 9;
+    ground.sql(&format!("update mesh_head set topic_bytes = {room}")).await;
+    assert_eq!(post("12", &[]).await.unwrap(), Appended::TopicsFull);
+    let Appended::Posted(posted) = post("1", &[]).await.unwrap() else { panic!("it fits") };
+    assert_eq!(posted.seq, 2, "what is refused has no number");
+    assert_eq!(post("", &[]).await.unwrap(), Appended::TopicsFull);
+    town.tell_bob("other mail is let through").await;
+    assert_eq!(ground.number(taken).await, MAX_MESH_TOPIC_BYTES);
     store.close().await;
 }
 

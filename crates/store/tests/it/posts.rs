@@ -1,9 +1,10 @@
 //! Messages of topics: gapless numbers, and delivery by a cursor per member.
 
 use claudemesh_proto::post::{BodyVersion, Post};
-use claudemesh_proto::{ConnectionId, DeliveryState, Priority, Target, TopicId, TopicRole, TopicSought};
+use claudemesh_proto::{ConnectionId, DeliveryState, Priority, Target, TopicId, TopicRole, TopicSought, Visibility};
 use claudemesh_store::{
-    Appended, Claim, Claimed, DeliveryId, Front, NewMessage, Posted, Reclaim, Settled, TopicJoined,
+    Appended, Claim, Claimed, DeliveryId, Front, NewMessage, NewTopic, OwnCopy, Posted, Reclaim, Settled, TopicJoined,
+    TopicMade,
 };
 
 use crate::ground::Ground;
@@ -14,12 +15,15 @@ on_both! {
     what_is_acknowledged_does_not_come_again,
     what_a_connection_held_that_is_gone_comes_again,
     direct_and_topic_messages_come_in_one_order,
+    many_topics_share_a_claim_and_none_is_overtaken,
+    what_is_not_for_it_hides_nothing_that_follows,
     a_busy_member_gets_what_is_urgent_and_the_rest_later,
     ciphertexts_are_for_those_who_can_open_them,
     whoever_joins_later_gets_what_is_written_from_then_on,
     who_is_not_in_a_topic_cannot_write_into_it,
     a_retry_is_the_same_message,
     who_is_mentioned_is_notified_with_the_message,
+    a_topic_that_is_not_public_notifies_nobody_outside_it,
     a_reply_answers_a_message_of_its_own_topic,
     a_lease_that_ended_is_prolonged_and_told_again,
     a_waiting_claim_is_served_and_its_cursor_is_its_own,
@@ -43,6 +47,33 @@ impl Room {
     fn post(&self, from: &Person, text: &str) -> NewMessage {
         let letter = self.town.letter(from, from.key, text);
         NewMessage { target: Target::Topic(self.topic.clone()), post: Some(Post::default()), ..letter }
+    }
+
+    /// Another topic, with Bob in it.
+    async fn another(&self, name: &str) -> Self {
+        let key = OwnCopy { encrypted_key_pubkey: "k".into(), encrypted_key: "e".into(), nonce: "n".into() };
+        let (name, visibility) = (name.parse().unwrap(), Visibility::Public);
+        let new = NewTopic { name, description: None, visibility, key };
+        let (store, mesh) = (&self.town.store, &self.town.mesh);
+        let made = store.create_topic((mesh, &self.town.ada.id), &new).await.unwrap();
+        let TopicMade::Made(topic) = made else { panic!("{made:?}") };
+        let sought = TopicSought::by_id(topic.id.clone());
+        store.join_topic((mesh, &self.town.bob.id), &sought, TopicRole::Member).await.unwrap();
+        Self { town: self.town.clone(), topic: topic.id }
+    }
+
+    /// Bob's claims with all the room there is, each going on after the one before, until one finds nothing.
+    async fn bob_claims_all(&self, connection: &ConnectionId) -> Vec<Vec<Claimed>> {
+        let mut answers: Vec<Vec<Claimed>> = Vec::new();
+        loop {
+            let after_seq = answers.last().and_then(|rows| rows.last()).map_or(0, |row| row.seq);
+            let claim = Claim { after_seq, ..self.town.wish(self.town.bob.recipient(), connection) };
+            let rows = self.town.store.claim(claim).await.await.unwrap();
+            if rows.is_empty() {
+                return answers;
+            }
+            answers.push(rows);
+        }
     }
 
     async fn write(&self, from: &Person, text: &str) -> Posted {
@@ -152,6 +183,55 @@ async fn direct_and_topic_messages_come_in_one_order(ground: &Ground) {
     room.town.store.close().await;
 }
 
+/// D5, D12: what a claim looks at is shared by the topics, whether many or few were written into.
+async fn many_topics_share_a_claim_and_none_is_overtaken(ground: &Ground) {
+    let general = Room::open(ground).await;
+    let mut rooms = vec![general.another("quiet").await, general.another("dull").await];
+    let town = &general.town;
+    rooms.push(Room { town: town.clone(), topic: general.topic.clone() });
+    let mut pending = Vec::new();
+    for number in 0..600_usize {
+        // Two thirds of it are of one topic.
+        let room = &rooms[if number % 3 == 0 { number % 2 } else { 2 }];
+        pending.push(town.store.append(room.post(&town.ada, &number.to_string())).await);
+        if number % 50 == 0 {
+            pending.push(town.store.append(town.letter(&town.ada, town.bob.key, &format!("{number} too"))).await);
+        }
+    }
+    for answer in pending {
+        answer.await.unwrap();
+    }
+    let answers = general.bob_claims_all(&fresh_connection()).await;
+    assert!(answers.iter().all(|rows| rows.len() <= 256), "a claim's cost does not grow with topics");
+    assert!(answers.len() < 12, "{} claims", answers.len());
+    assert!(answers[0].len() < 256, "one topic's share was all that was read of it");
+    let expected: Vec<String> = (0..600)
+        .flat_map(|number| [Some(number.to_string()), (number % 50 == 0).then(|| format!("{number} too"))])
+        .flatten()
+        .collect();
+    assert_eq!(texts(&answers.concat()), expected);
+    general.town.store.close().await;
+}
+
+async fn what_is_not_for_it_hides_nothing_that_follows(ground: &Ground) {
+    let general = Room::open(ground).await;
+    let other = general.another("other").await;
+    let (ada, bob) = (&general.town.ada, &general.town.bob);
+    general.write(ada, "first").await;
+    let mut pending = Vec::new();
+    for _ in 0..255 {
+        pending.push(general.town.store.append(general.post(bob, "own")).await);
+    }
+    for answer in pending {
+        posted(answer.await.unwrap());
+    }
+    general.write(ada, "second").await;
+    other.write(ada, "third").await;
+    let answers = general.bob_claims_all(&fresh_connection()).await;
+    assert_eq!(texts(&answers.concat()), ["first", "second", "third"]);
+    general.town.store.close().await;
+}
+
 async fn a_busy_member_gets_what_is_urgent_and_the_rest_later(ground: &Ground) {
     let room = Room::open(ground).await;
     room.write(&room.town.ada, "later").await;
@@ -249,6 +329,28 @@ async fn who_is_mentioned_is_notified_with_the_message(ground: &Ground) {
     let count = ground.number("select count(*) from notification where kind = 'mention' and read_at is null").await;
     assert_eq!(count, 2);
     assert!(posted(room.town.append(mentions(&[])).await.unwrap()).notified.is_empty());
+    room.town.store.close().await;
+}
+
+/// R7.
+async fn a_topic_that_is_not_public_notifies_nobody_outside_it(ground: &Ground) {
+    let room = Room::open(ground).await;
+    let (store, town) = (&room.town.store, &room.town);
+    let (of_ada, carl) = ((&town.mesh, &town.ada.id), town.join().await);
+    for (visibility, told) in [(Visibility::Public, 2), (Visibility::Private, 1), (Visibility::Dm, 1)] {
+        let key = OwnCopy { encrypted_key_pubkey: "k".into(), encrypted_key: "e".into(), nonce: "n".into() };
+        let name = format!("{visibility:?}").to_lowercase().parse().unwrap();
+        let made = store.create_topic(of_ada, &NewTopic { name, description: None, visibility, key }).await.unwrap();
+        let TopicMade::Made(topic) = made else { panic!("{made:?}") };
+        let sought = TopicSought::by_id(topic.id.clone());
+        store.add_topic_member(of_ada, &sought, (&carl.id, None)).await.unwrap();
+        let post =
+            Some(Post { mentions: vec!["newcomer".into()], body_version: BodyVersion::Sealed, ..Post::default() });
+        let message = NewMessage { target: Target::Topic(topic.id), post, ..room.post(&town.ada, "x") };
+        let notified = posted(town.append(message).await.unwrap()).notified;
+        assert_eq!(notified.len(), told, "{visibility:?}: Bob is outside it");
+        assert!(notified.iter().any(|(_, member)| *member == carl.id));
+    }
     room.town.store.close().await;
 }
 

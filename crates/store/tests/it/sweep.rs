@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use claudemesh_proto::{DeliveryState, PublicKey};
+use claudemesh_proto::post::Post;
+use claudemesh_proto::{DeliveryState, PublicKey, Target};
 use claudemesh_store::{Admitted, Appended, NewMessage, Recipient, SessionClaim, Settled};
 
 use crate::ground::{Ground, TTL};
@@ -16,6 +17,7 @@ on_both! {
     session_keys_are_forgotten,
     many_handshakes_and_session_keys_are_forgotten_in_one_go,
     a_queue_that_is_empty_is_not_remembered_for_ever,
+    old_notifications_that_were_read_are_forgotten,
 }
 
 async fn a_message_expires_visibly(ground: &Ground) {
@@ -175,5 +177,25 @@ async fn a_queue_that_is_empty_is_not_remembered_for_ever(ground: &Ground) {
     town.send(&town.ada, late, "again").await;
     assert_eq!(store.queue_depth().await.unwrap(), 1);
     assert_eq!(texts(&town.claim(Recipient::Session(late), &fresh_connection()).await), ["again"]);
+    store.close().await;
+}
+
+async fn old_notifications_that_were_read_are_forgotten(ground: &Ground) {
+    let store = ground.open().await;
+    let town = Town::found(&store).await;
+    let topic = store.topics(&town.mesh, &town.ada.id).await.unwrap().remove(0).id;
+    for text in ["old and read", "old", "young and read"] {
+        let post = Some(Post { mentions: vec!["newcomer".into()], ..Post::default() });
+        let target = Target::Topic(topic.clone());
+        town.append(NewMessage { target, post, ..town.letter(&town.ada, town.bob.key, text) }).await.unwrap();
+    }
+    let day = 24 * 60 * 60 * 1000_i64;
+    let (old, young) = (ground.now().as_millis() - 91 * day, ground.now().as_millis() - 89 * day);
+    ground
+        .sql(&format!("update notification set created_at = case when message_seq = 3 then {young} else {old} end"))
+        .await;
+    ground.sql("update notification set read_at = created_at where message_seq <> 2").await;
+    store.sweep().await.unwrap();
+    assert_eq!(ground.rows("select message_seq from notification order by 1").await, ["2", "3"]);
     store.close().await;
 }

@@ -89,6 +89,7 @@ pub(crate) struct Posted {
                            used for another message",
             body = Refused
         ),
+        (status = 507, description = "`mesh_topics_full`: the topics of the mesh hold 8 GiB", body = Refused),
         Keyed,
         Bodied
     )
@@ -137,6 +138,9 @@ fn refused(why: NotPosted, name: &str) -> Refusal {
         NotPosted::Shut(closed) => topic::shut(closed, name),
         NotPosted::Encrypted => Refusal::Own(StatusCode::CONFLICT, json!({"error": "topic_encrypted", "topic": name})),
         NotPosted::Reused => Refusal::Own(StatusCode::CONFLICT, json!({"error": "client_message_id_reused"})),
+        NotPosted::Full => {
+            Refusal::Own(StatusCode::INSUFFICIENT_STORAGE, json!({"error": "mesh_topics_full", "topic": name}))
+        }
         NotPosted::Removed => Refusal::key_invalid(),
         NotPosted::Failed(error) => error.into(),
     }
