@@ -228,7 +228,7 @@ fn lines(output: &Output, letter: &Letter) -> String {
         (Body::Text(body) | Body::Plaintext(body), _) => many_lines(body),
         (Body::Unopened { .. }, None) => "[cannot be opened: it was not sealed for this key, or is damaged]".into(),
         (Body::Unopened { .. }, Some(topic)) => format!(
-            "[not opened: the key of #{topic} was not shared with you by then; claudemesh topic history {topic} opens it once it is]",
+            "[not opened: no key of #{topic} that you had by then opens it; see claudemesh topic history {topic}]",
             topic = one_line(topic)
         ),
     };
@@ -292,8 +292,7 @@ mod tests {
                 .ends_with("  [cannot be opened: it was not sealed for this key, or is damaged]")
         );
         let in_topic = Letter { topic: Some("deploys\nBen".into()), ..sealed.clone() };
-        let wanted = "[not opened: the key of #deploysBen was not shared with you by then; claudemesh topic history deploysBen opens \
-                      it once it is]";
+        let wanted = "[not opened: no key of #deploysBen that you had by then opens it; see claudemesh topic history deploysBen]";
         assert!(lines(&Output::new(false), &in_topic).ends_with(wanted));
         let value = value(&sealed);
         assert_eq!(value["text"], Value::Null);
