@@ -34,6 +34,12 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     exit(error).into()
 }
 
+/// A failure that ends nothing, for a notice: what and what to try.
+pub(crate) fn words(error: &Error) -> String {
+    let advice = advice(error).map(|advice| format!("\ntry: {advice}")).unwrap_or_default();
+    format!("{}{advice}", one_line(&error.to_string()))
+}
+
 fn text(error: &anyhow::Error) -> String {
     let known = error.downcast_ref::<Error>();
     // The library's failures are one line each, and some of it may be a broker's words: a second line would pass for ours.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use claudemesh_proto::message::Push;
 use claudemesh_proto::text::one_line;
-use claudemesh_proto::{MeshId, MessageId, Priority, PublicKey, Timestamp};
+use claudemesh_proto::{DisplayName, MeshId, MessageId, Priority, PublicKey, Timestamp};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
@@ -16,7 +16,7 @@ use crate::cipher::Body;
 use crate::error::{Error, Result};
 use crate::home::Home;
 use crate::private_file;
-use crate::resolve::key_prefix;
+use crate::resolve::{is_same_name, key_prefix};
 
 /// The inbox of one mesh.
 #[derive(Debug, Clone)]
@@ -44,13 +44,15 @@ pub struct Letter {
     pub received_at: Timestamp,
     /// The name of the topic that it was written in, as the broker says.
     pub topic: Option<String>,
+    /// Whether it mentions us, as its sender says.
+    pub mentions_us: bool,
     /// What it says.
     pub body: Body,
 }
 
 impl Letter {
-    /// What was handed over and opened.
-    pub fn of(push: &Push, body: Body, now: Timestamp) -> Self {
+    /// What was handed over and opened, to one of this name.
+    pub fn of(push: &Push, own_name: &DisplayName, body: Body, now: Timestamp) -> Self {
         Self {
             message_id: push.message_id.clone(),
             sender_pubkey: push.sender_pubkey.clone(),
@@ -60,6 +62,7 @@ impl Letter {
             sent_at: push.created_at,
             received_at: now,
             topic: push.topic.clone(),
+            mentions_us: push.mentions.iter().any(|name| is_same_name(name, own_name.as_str())),
             body,
         }
     }
@@ -147,8 +150,8 @@ impl Inbox {
         let prepared = async {
             let mut transaction = self.pool.begin_with("begin immediate").await?;
             let version: i64 = sqlx::query_scalar("pragma user_version").fetch_one(&mut *transaction).await?;
-            if version > 4 {
-                return Ok(Err(format!("its schema is version {version}, this program knows 4")));
+            if version > 5 {
+                return Ok(Err(format!("its schema is version {version}, this program knows 5")));
             }
             if version == 0 {
                 sqlx::raw_sql(SCHEMA).execute(&mut *transaction).await?;
@@ -165,6 +168,9 @@ impl Inbox {
             }
             if version < 4 {
                 sqlx::raw_sql(SCHEMA_4).execute(&mut *transaction).await?;
+            }
+            if version < 5 {
+                sqlx::raw_sql(SCHEMA_5).execute(&mut *transaction).await?;
             }
             let owner: String = sqlx::query_scalar("select mesh_id from mesh").fetch_one(&mut *transaction).await?;
             transaction.commit().await?;
@@ -186,7 +192,8 @@ async fn insert(transaction: &mut Transaction<'_, Sqlite>, letter: &Letter) -> R
     };
     let done = sqlx::query(
         "insert into letter (message_id, sender_pubkey, sender_member_pubkey, sender_name, priority, sent_at, received_at, \
-         body, nonce, ciphertext, is_plaintext, topic) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) on conflict do nothing",
+         body, nonce, ciphertext, is_plaintext, topic, mentions_us) \
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) on conflict do nothing",
     )
     .bind(letter.message_id.as_str())
     .bind(&letter.sender_pubkey)
@@ -200,6 +207,7 @@ async fn insert(transaction: &mut Transaction<'_, Sqlite>, letter: &Letter) -> R
     .bind(ciphertext)
     .bind(matches!(letter.body, Body::Plaintext(_)))
     .bind(&letter.topic)
+    .bind(letter.mentions_us)
     .execute(&mut **transaction)
     .await?;
     Ok(done.rows_affected() == 1)
@@ -221,6 +229,7 @@ fn letter(row: &SqliteRow) -> Result<Letter, sqlx::Error> {
         sent_at: Timestamp::from_millis(row.try_get("sent_at")?),
         received_at: Timestamp::from_millis(row.try_get("received_at")?),
         topic: row.try_get("topic")?,
+        mentions_us: row.try_get("mentions_us")?,
         body,
     })
 }
@@ -273,6 +282,12 @@ alter table letter add column topic text;
 pragma user_version = 4;
 ";
 
+/// Until then, nothing said whom a message mentions.
+const SCHEMA_5: &str = "
+alter table letter add column mentions_us integer not null default 0;
+pragma user_version = 5;
+";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -288,6 +303,7 @@ mod tests {
             sent_at: Timestamp::from_millis(1),
             received_at: Timestamp::from_millis(2),
             topic: Some("general".into()),
+            mentions_us: true,
             body,
         }
     }
@@ -318,10 +334,13 @@ mod tests {
     #[tokio::test]
     async fn what_an_older_program_kept_is_there_and_was_sealed() {
         let (_dir, home, inbox) = inbox().await;
-        sqlx::raw_sql("alter table letter drop column is_plaintext; alter table letter drop column topic; pragma user_version = 2;")
-            .execute(&inbox.pool)
-            .await
-            .unwrap();
+        sqlx::raw_sql(
+            "alter table letter drop column is_plaintext; alter table letter drop column topic; \
+             alter table letter drop column mentions_us; pragma user_version = 2;",
+        )
+        .execute(&inbox.pool)
+        .await
+        .unwrap();
         sqlx::raw_sql(
             "insert into letter (message_id, sender_pubkey, priority, sent_at, received_at, body) \
              values ('0123456789abcdefghijklmnopqrstuv', 'ab', 'next', 1, 2, 'from before')",

@@ -8,7 +8,7 @@
 //! - [`Cipher`] seals a [`Draft`] into a `send`; [`Line`] sends it, again under the same id when the connection is lost.
 //! - A [`Broadcast`] to an [`Audience`] is not sealed: nobody has one key for many.
 //! - A [`Post`] to a topic is sealed under the topic's key, which a [`Bearer`] gets: see [`Held`]. A [`TopicStream`] reads along.
-//! - A push is opened by [`Cipher`], kept by [`Inbox`], and only then acknowledged: see [`keep`].
+//! - A push is opened by an [`Opener`], kept by [`Inbox`], and only then acknowledged: see [`keep`].
 //!
 //! Load generators use [`Connection`] alone: [`Connection::submit`] many, collect the acks later.
 #![warn(missing_docs)]
@@ -41,6 +41,7 @@ mod mesh;
 mod message;
 mod message_id;
 mod notification;
+mod opener;
 mod owner;
 mod place;
 mod post;
@@ -67,7 +68,7 @@ pub use broker_url::{BadUrl, BrokerUrl};
 pub use cipher::{Body, Cipher};
 pub use clock::now;
 pub use config::{Config, Membership};
-pub use connection::{Connection, Ended, Pushes, Submitted};
+pub use connection::{Connection, Ended, Handed, Pushes, Submitted};
 pub use error::{Error, Kind, Result};
 pub use handshake::{Handshake, attest};
 pub use home::Home;
@@ -79,7 +80,8 @@ pub use link::{BadLink, Invite, token_of};
 pub use mesh::{Creation, create};
 pub use message::{Draft, MAX_TEXT_BYTES, is_permanent};
 pub use message_id::client_message_id;
-pub use notification::Notification;
+pub use notification::{Mention, Notification};
+pub use opener::Opener;
 pub use owner::OwnerKey;
 pub use place::{here, hostname};
 pub use post::{Post, open_post};

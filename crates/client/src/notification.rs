@@ -1,7 +1,7 @@
 //! Who mentioned us.
 
 use claudemesh_proto::text::one_line;
-use claudemesh_proto::{MessageId, NotificationId, Timestamp, TopicId, TopicName};
+use claudemesh_proto::{DisplayName, MessageId, NotificationId, Timestamp, TopicId, TopicName};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -29,6 +29,33 @@ pub struct Notification {
     pub read_at: Option<Timestamp>,
     /// When it was written.
     pub created_at: Timestamp,
+}
+
+/// Somebody mentions us just now.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Mention {
+    /// The message.
+    pub message_id: MessageId,
+    /// Where it was written.
+    pub topic_name: TopicName,
+    /// Who wrote it.
+    pub sender_name: DisplayName,
+}
+
+impl Mention {
+    /// The mention that an event of the broker tells of; `None` for every other event.
+    pub(crate) fn in_event(text: &str) -> Option<Self> {
+        let event: Event = serde_json::from_str(text).ok()?;
+        if event.event == "notification" { serde_json::from_value(event.event_data).ok() } else { None }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Event {
+    event: String,
+    event_data: Value,
 }
 
 impl Bearer {

@@ -77,6 +77,11 @@ pub fn open_post(key: Option<&TopicKey>, message: &TopicMessage) -> Body {
     open(key, version, &message.nonce, &message.ciphertext)
 }
 
+/// What a message of version 2 says.
+pub(crate) fn open_sealed(key: Option<&TopicKey>, nonce: &str, ciphertext: &str) -> Body {
+    open(key, Some(BodyVersion::Sealed), nonce, ciphertext)
+}
+
 fn open(key: Option<&TopicKey>, version: Option<BodyVersion>, nonce: &str, ciphertext: &str) -> Body {
     let bytes = match version {
         Some(BodyVersion::Sealed) => {

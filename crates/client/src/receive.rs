@@ -5,11 +5,11 @@ use std::time::Duration;
 use claudemesh_proto::message::Push;
 use tokio::time::timeout;
 
-use crate::cipher::Cipher;
 use crate::clock::now;
 use crate::connection::{Connection, Ended, Pushes};
 use crate::error::{Error, Result};
 use crate::inbox::{Inbox, Letter};
+use crate::opener::Opener;
 
 /// Messages that are opened, committed and acknowledged together: the most that a broker hands over before it wants acks.
 pub const BATCH: usize = 256;
@@ -38,13 +38,14 @@ pub enum Fetched {
 /// Those of [`keep`], and [`Error::Ended`] when the connection ends first.
 pub async fn fetch(
     inbox: &Inbox,
-    cipher: &Cipher,
+    opener: &mut Opener<'_>,
     connection: &Connection,
     pushes: &mut Pushes,
     bound: Bound,
-) -> Result<Fetched> {
+) -> Result<(Fetched, Vec<Error>)> {
     // A window of messages and the next one are a way there and back apart.
     let quiet = QUIET_FOR + 3 * connection.round_trip();
+    let mut without_key = Vec::new();
     let taking = async {
         let mut taken = 0;
         while taken < bound.messages {
@@ -53,32 +54,39 @@ pub async fn fetch(
                 return Err(Error::Ended(connection.ended().unwrap_or(Ended::ByUs)));
             }
             taken += batch.len();
-            keep(inbox, cipher, connection, batch).await?;
+            without_key.extend(keep(inbox, opener, connection, batch).await?);
         }
         Ok(Fetched::Part)
     };
     // Whatever this interrupts is not lost: what is not kept is not acknowledged either, and comes again.
-    timeout(bound.time, taking).await.unwrap_or(Ok(Fetched::Part))
+    let fetched = timeout(bound.time, taking).await.unwrap_or(Ok(Fetched::Part))?;
+    Ok((fetched, without_key))
 }
 
-/// Opens what was handed over, commits it to the inbox in one transaction, and acknowledges it. Returns what is new; a
-/// redelivery is acknowledged again and not kept twice. The broker's events are not mail, and are passed over.
+/// Opens what was handed over, commits it to the inbox in one transaction, and acknowledges it. A redelivery is acknowledged again
+/// and not kept twice. Returns why keys of topics could not be had: what needs them is kept unopened, and the topic's history has it.
 ///
 /// # Errors
 /// When the inbox fails nothing is acknowledged, and the broker hands the same over again. When only the acks are lost
 /// ([`crate::Error::Ended`]), everything is kept.
 pub async fn keep(
     inbox: &Inbox,
-    cipher: &Cipher,
+    opener: &mut Opener<'_>,
     connection: &Connection,
     pushes: Vec<Box<Push>>,
-) -> Result<Vec<Letter>> {
-    let letters = pushes.iter().map(|push| Letter::of(push, cipher.open(push), now())).collect();
-    let new = inbox.store(letters).await?;
+) -> Result<Vec<Error>> {
+    let mut without_key = opener.learn(connection, &pushes).await;
+    if let Some(lost) = without_key.iter().position(|error| matches!(error, Error::Ended(_))) {
+        // What is kept unopened stays so. On the next connection it comes again, and the key can be asked for.
+        return Err(without_key.swap_remove(lost));
+    }
+    let own_name = &connection.welcome().member_display_name;
+    let letters = pushes.iter().map(|push| Letter::of(push, own_name, opener.open(push), now())).collect();
+    inbox.store(letters).await?;
     for push in &pushes {
         connection.ack(push).await?;
     }
-    Ok(new)
+    Ok(without_key)
 }
 
 /// How long nothing must come before the broker is taken to have handed over everything.
@@ -89,12 +97,11 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use claudemesh_keys::Identity;
     use claudemesh_proto::MeshId;
 
     use super::*;
     use crate::hostile::{Hostile, WELCOME, push};
-    use crate::samples::home;
+    use crate::samples::{home, membership};
 
     /// Hands over a message, and for each ack another, `last` in all.
     async fn fetch_from(last: usize, bound: Bound) -> (Result<Fetched>, usize) {
@@ -108,10 +115,10 @@ mod tests {
         .await;
         let (_dir, home) = home();
         let inbox = Inbox::open(&home, &MeshId::from_random([1; 32])).await.unwrap();
-        let cipher = Cipher::new(Arc::new(Identity::from_seed([1; 32])));
+        let mesh = membership("team", 1);
         let (connection, mut pushes) = broker.dial().open().await.unwrap();
-        let fetched = fetch(&inbox, &cipher, &connection, &mut pushes, bound).await;
-        (fetched, inbox.unshown().await.unwrap().len())
+        let fetched = fetch(&inbox, &mut Opener::new(&home, &mesh), &connection, &mut pushes, bound).await;
+        (fetched.map(|(fetched, _)| fetched), inbox.unshown().await.unwrap().len())
     }
 
     #[tokio::test]

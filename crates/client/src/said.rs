@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use claudemesh_proto::hello::Place;
+use claudemesh_proto::hello::{Place, TOPICS};
 use claudemesh_proto::limits::MAX_SUMMARY_CHARS;
 use claudemesh_proto::presence::StatusSource;
 use claudemesh_proto::{MeshId, Status};
@@ -36,10 +36,10 @@ impl Said {
     }
 
     /// How a connection for mail is to be opened on which this is said first. No handshake carries a status, but a connection that
-    /// announces nothing is handed nothing for a moment, in which the status arrives.
+    /// announces nothing but [`TOPICS`] is handed nothing for a moment, in which the status arrives.
     pub fn prepare(&self, place: &mut Place) {
-        if self.status.is_some() {
-            place.capabilities = None;
+        if let (Some(_), Some(words)) = (self.status, &mut place.capabilities) {
+            words.retain(|word| word == TOPICS);
         }
     }
 }
@@ -153,14 +153,14 @@ mod tests {
     }
 
     #[test]
-    fn who_has_a_status_to_say_announces_nothing_before() {
+    fn who_has_a_status_to_say_announces_nothing_before_that_would_bring_mail() {
         let announced = |said: Said| {
-            let mut place = Place { capabilities: Some(vec![MAIL.into()]), ..Place::default() };
+            let mut place = Place { capabilities: Some(vec![MAIL.into(), TOPICS.into()]), ..Place::default() };
             said.prepare(&mut place);
-            place.capabilities.is_some()
+            place.capabilities.unwrap()
         };
-        assert!(!announced(Said { status: Some(Status::Dnd), summary: None }));
-        assert!(announced(Said { status: None, summary: Some("x".into()) }));
+        assert_eq!(announced(Said { status: Some(Status::Dnd), summary: None }), [TOPICS]);
+        assert_eq!(announced(Said { status: None, summary: Some("x".into()) }), [MAIL, TOPICS]);
     }
 
     /// A broker that notes what is said to it, and the words of it.

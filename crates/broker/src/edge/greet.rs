@@ -184,7 +184,7 @@ async fn admit(
         }
         NotAdmitted::Rejected(rejection)
     };
-    let needs_a_moment = place.capabilities.as_ref().is_none_or(Vec::is_empty);
+    let needs_a_moment = place.capabilities.as_ref().is_none_or(|words| words.iter().all(|word| word == TOPICS));
     let about = Arrival { id: presence_id, now: app.clock.now(), address, hook_token: sha256(&hook_token) };
     let presence = Presence::new(about, &admission, &welcome, (place, peer_role));
     let (display_name, sender_pubkey) = (presence.peer.display_name.clone(), presence.peer.pubkey);

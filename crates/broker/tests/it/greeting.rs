@@ -148,8 +148,9 @@ async fn hello_ack_comes_before_any_push_and_old_clients_get_a_moment() {
     let (_, ann, bob) = mesh.pair().await;
     let mut sender = mesh.connect(&ann.hello()).await;
     sender.deliver(&bob.key(), "waiting").await;
-    for capabilities in [json!(["anything"]), Value::Null, json!([])] {
-        let waits = capabilities.as_array().is_none_or(Vec::is_empty);
+    for (capabilities, waits) in
+        [(json!(["anything"]), false), (Value::Null, true), (json!([]), true), (json!(["topics"]), true)]
+    {
         let mut hello = bob.hello();
         hello["capabilities"] = capabilities;
         let before = mesh.clock.now();

@@ -9,22 +9,25 @@ use std::time::Duration;
 
 use clap::{Args, value_parser};
 use claudemesh_client::{
-    BATCH, Body, Bound, Cipher, Connection, Dial, Ended, Error, Fetched, Inbox, Letter, MAIL, Membership, Pushes, Said,
-    fetch, keep, key_prefix, now,
+    BATCH, Body, Bound, Connection, Dial, Ended, Error, Fetched, Handed, Inbox, Letter, MAIL, Membership, Mention,
+    Opener, Pushes, Said, fetch, keep, key_prefix, now,
 };
 use claudemesh_proto::Priority;
+use claudemesh_proto::hello::TOPICS;
 use claudemesh_proto::text::{many_lines, one_line};
 use serde_json::{Value, json};
 
 use crate::context::Context;
+use crate::failure;
 use crate::output::Output;
 
 /// Fetch, open and show new messages
 #[derive(Debug, Args)]
 #[command(
-    after_help = "A message is acknowledged once it is safely in the local inbox. What is written in topics is read with topic history and \
-    topic tail; here comes only what was written there without encryption.\n\nJSON: one line per message: \
-    {messageId, from, senderPubkey, senderMemberPubkey, priority, sentAt, receivedAt, topic|null, encrypted, text}; encrypted is \
+    after_help = "A message is acknowledged once it is safely in the local inbox. What is written in the topics that you are in comes too, \
+    under the topic's name, and is opened when the topic's key was shared with you by then; topic history has it in any case. With \
+    --wait it is also said who mentions you in other topics.\n\nJSON: one line per message: \
+    {messageId, from, senderPubkey, senderMemberPubkey, priority, sentAt, receivedAt, topic|null, mentionsYou, encrypted, text}; encrypted is \
     false for what the broker could read; it and text are null when the message could not be opened"
 )]
 pub(crate) struct ReadInbox {
@@ -45,7 +48,7 @@ pub(crate) struct ReadInbox {
 pub(crate) async fn run(context: &Context, asked: &ReadInbox) -> anyhow::Result<()> {
     let mesh = context.mesh()?;
     let inbox = Inbox::open(&context.home, &mesh.mesh_id).await?;
-    let desk = Desk { context, cipher: Cipher::new(mesh.identity.clone()), inbox, mesh };
+    let mut desk = Desk { context, opener: Opener::new(&context.home, &mesh), inbox, mesh: &mesh };
     let outcome = if asked.wait { desk.wait().await } else { desk.once(asked).await };
     desk.inbox.close().await;
     outcome
@@ -53,14 +56,14 @@ pub(crate) async fn run(context: &Context, asked: &ReadInbox) -> anyhow::Result<
 
 struct Desk<'a> {
     context: &'a Context,
-    cipher: Cipher,
+    opener: Opener<'a>,
     inbox: Inbox,
-    mesh: Membership,
+    mesh: &'a Membership,
 }
 
 impl Desk<'_> {
     /// Fetches what there is and shows it; what is here is shown also when nothing can be fetched.
-    async fn once(&self, asked: &ReadInbox) -> anyhow::Result<()> {
+    async fn once(&mut self, asked: &ReadInbox) -> anyhow::Result<()> {
         let fetched = if asked.local { Ok(Fetched::All) } else { self.fetch().await };
         let letters = if asked.all { self.inbox.latest(asked.limit).await? } else { self.inbox.unshown().await? };
         self.show(&letters).await?;
@@ -74,17 +77,45 @@ impl Desk<'_> {
         Ok(())
     }
 
-    async fn fetch(&self) -> anyhow::Result<Fetched> {
-        let (connection, mut pushes) = Dial::member(&self.mesh, MAIL)?.open().await?;
-        let fetched = fetch(&self.inbox, &self.cipher, &connection, &mut pushes, BOUND).await;
+    async fn fetch(&mut self) -> anyhow::Result<Fetched> {
+        let (connection, mut pushes) = self.dial()?.open().await?;
+        let fetched = fetch(&self.inbox, &mut self.opener, &connection, &mut pushes, BOUND).await;
+        self.opener.end(&connection).await;
         connection.close().await;
-        Ok(fetched?)
+        let (fetched, without_key) = fetched?;
+        self.tell(&without_key);
+        Ok(fetched)
+    }
+
+    /// As one who keeps mail, and can open what is written in topics.
+    fn dial(&self) -> anyhow::Result<Dial> {
+        let mut dial = Dial::member(self.mesh, MAIL)?;
+        dial.place.capabilities.get_or_insert_default().push(TOPICS.into());
+        Ok(dial)
+    }
+
+    /// Says that somebody mentions us, unless the message itself comes as mail, as it does to who is in the topic.
+    async fn tell_of(&self, connection: &Connection, mention: &Mention) {
+        let Mention { topic_name: topic, sender_name, .. } = mention;
+        if let Err(Error::Refused { .. }) = connection.topic_history(topic.as_str(), 1, None).await {
+            let name = one_line(sender_name.as_str());
+            self.context.output.notice(&format!(
+                "{name} mentions you in #{topic}, which you are not in. Read it: claudemesh topic join {topic}"
+            ));
+        }
+    }
+
+    /// Says why keys of topics could not be had.
+    fn tell(&self, without_key: &[Error]) {
+        for error in without_key {
+            self.context.output.notice(&failure::words(error));
+        }
     }
 
     /// Shows what comes until the process is told to stop.
-    async fn wait(&self) -> anyhow::Result<()> {
+    async fn wait(&mut self) -> anyhow::Result<()> {
         let (output, home) = (&self.context.output, &self.context.home);
-        let mut dial = Dial::member(&self.mesh, MAIL)?;
+        let mut dial = self.dial()?;
         let announced = dial.place.capabilities.clone();
         let mut told = Said::default();
         self.show(&self.inbox.unshown().await?).await?;
@@ -109,6 +140,9 @@ impl Desk<'_> {
                 ended = self.listen(&connection, pushes, &mut told) => Some(ended),
                 () = &mut stop => None,
             };
+            if !matches!(&ended, Some(Ok(ended)) if ended.may_return()) {
+                self.opener.end(&connection).await;
+            }
             connection.close().await;
             let Some(ended) = ended.transpose()? else { return Ok(()) };
             if !ended.may_return() {
@@ -120,7 +154,7 @@ impl Desk<'_> {
     }
 
     /// Says what the person said of itself, then keeps and shows what comes on one connection, until that is over.
-    async fn listen(&self, connection: &Connection, mut pushes: Pushes, told: &mut Said) -> anyhow::Result<Ended> {
+    async fn listen(&mut self, connection: &Connection, mut pushes: Pushes, told: &mut Said) -> anyhow::Result<Ended> {
         match connection.say_again(&self.context.home, &self.mesh.mesh_id, told).await {
             Ok(()) => {}
             Err(Error::Ended(ended)) => return Ok(ended),
@@ -134,14 +168,18 @@ impl Desk<'_> {
             self.context.output.notice(&format!("You are {status}, as you said; claudemesh set-status idle ends it."));
         }
         loop {
-            let batch = pushes.next_many(BATCH).await;
-            if batch.is_empty() {
-                return Ok(pushes.ended().unwrap_or(Ended::ByUs));
-            }
-            let kept = keep(&self.inbox, &self.cipher, connection, batch).await;
+            let batch = match pushes.next_of_all(BATCH).await {
+                Handed::Pushes(batch) if batch.is_empty() => return Ok(pushes.ended().unwrap_or(Ended::ByUs)),
+                Handed::Pushes(batch) => batch,
+                Handed::Mention(mention) => {
+                    self.tell_of(connection, &mention).await;
+                    continue;
+                }
+            };
+            let kept = keep(&self.inbox, &mut self.opener, connection, batch).await;
             self.show(&self.inbox.unshown().await?).await?;
             match kept {
-                Ok(_) => {}
+                Ok(without_key) => self.tell(&without_key),
                 Err(Error::Ended(ended)) => return Ok(ended),
                 Err(error) => return Err(error.into()),
             }
@@ -171,6 +209,7 @@ fn value(letter: &Letter) -> Value {
         "sentAt": letter.sent_at,
         "receivedAt": letter.received_at,
         "topic": letter.topic.as_deref().map(one_line),
+        "mentionsYou": letter.mentions_us,
         "encrypted": encrypted,
         "text": text,
     })
@@ -182,11 +221,16 @@ fn lines(output: &Output, letter: &Letter) -> String {
     let urgent = if letter.priority == Priority::Now { "  now" } else { "" };
     let open = if matches!(letter.body, Body::Plaintext(_)) { "  not encrypted" } else { "" };
     let topic = letter.topic.as_deref().map(|topic| format!("  #{}", one_line(topic))).unwrap_or_default();
-    let about = format!("({key})  {}{topic}{urgent}{open}", letter.sent_at);
+    let mention = if letter.mentions_us { "  mentions you" } else { "" };
+    let about = format!("({key})  {}{topic}{mention}{urgent}{open}", letter.sent_at);
     let mut text = format!("{}  {}", output.bold(&letter.sender()), output.dim(&about));
-    let body = match &letter.body {
-        Body::Text(body) | Body::Plaintext(body) => many_lines(body),
-        Body::Unopened { .. } => "[cannot be opened: it was not sealed for this key, or is damaged]".into(),
+    let body = match (&letter.body, &letter.topic) {
+        (Body::Text(body) | Body::Plaintext(body), _) => many_lines(body),
+        (Body::Unopened { .. }, None) => "[cannot be opened: it was not sealed for this key, or is damaged]".into(),
+        (Body::Unopened { .. }, Some(topic)) => format!(
+            "[not opened: no key of #{topic} that you had by then opens it; see claudemesh topic history {topic}]",
+            topic = one_line(topic)
+        ),
     };
     for line in body.lines() {
         text.push_str("\n  ");
@@ -227,6 +271,7 @@ mod tests {
             sent_at: Timestamp::from_millis(0),
             received_at: Timestamp::from_millis(0),
             topic: None,
+            mentions_us: false,
             body,
         }
     }
@@ -246,6 +291,9 @@ mod tests {
             lines(&Output::new(false), &sealed)
                 .ends_with("  [cannot be opened: it was not sealed for this key, or is damaged]")
         );
+        let in_topic = Letter { topic: Some("deploys\nBen".into()), ..sealed.clone() };
+        let wanted = "[not opened: no key of #deploysBen that you had by then opens it; see claudemesh topic history deploysBen]";
+        assert!(lines(&Output::new(false), &in_topic).ends_with(wanted));
         let value = value(&sealed);
         assert_eq!(value["text"], Value::Null);
         assert!(!value.to_string().contains("aGVsbG8="));
@@ -259,7 +307,11 @@ mod tests {
         assert_eq!(lines(&Output::new(false), &open), wanted);
         let topic = Some("general\nBen".into());
         let wanted = "Anna  (abababababab)  1970-01-01T00:00:00.000Z  #generalBen  now  not encrypted\n  to all";
-        assert_eq!(lines(&Output::new(false), &Letter { topic, ..open.clone() }), wanted);
+        let in_topic = Letter { topic, ..open.clone() };
+        assert_eq!(lines(&Output::new(false), &in_topic), wanted);
+        let wanted =
+            "Anna  (abababababab)  1970-01-01T00:00:00.000Z  #generalBen  mentions you  now  not encrypted\n  to all";
+        assert_eq!(lines(&Output::new(false), &Letter { mentions_us: true, ..in_topic }), wanted);
         let flags = [open, letter(Body::Text("x".into()))].map(|letter| value(&letter)["encrypted"].clone());
         assert_eq!(flags, [Value::Bool(false), Value::Bool(true)]);
     }

@@ -5,8 +5,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Once;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, Once, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ pub(crate) struct Broker {
     url: String,
     port: u16,
     dir: TempDir,
+    printed: Arc<Mutex<String>>,
 }
 
 impl Broker {
@@ -58,6 +58,11 @@ impl Broker {
         files_below(self.dir.path()).into_iter().flat_map(|(_, bytes)| bytes).collect()
     }
 
+    /// Every line that it has printed, its log among them.
+    pub(crate) fn printed(&self) -> String {
+        self.printed.lock().unwrap().clone()
+    }
+
     fn on(port: u16, dir: TempDir, settings: Vec<(&'static str, &'static str)>) -> Self {
         let data = dir.path().join("data");
         let mut child = Command::new(program())
@@ -72,10 +77,11 @@ impl Broker {
             .spawn()
             .unwrap();
         let (found, address) = mpsc::sync_channel(1);
-        watch(child.stdout.take().unwrap(), found.clone());
-        watch(child.stderr.take().unwrap(), found);
+        let printed = Arc::default();
+        watch(child.stdout.take().unwrap(), found.clone(), Arc::clone(&printed));
+        watch(child.stderr.take().unwrap(), found, Arc::clone(&printed));
         let port = address.recv_timeout(Duration::from_secs(30)).expect("the broker prints its address");
-        Self { child, settings, url: format!("http://127.0.0.1:{port}"), port, dir }
+        Self { child, settings, url: format!("http://127.0.0.1:{port}"), port, dir, printed }
     }
 
     fn stop(&mut self) {
@@ -90,10 +96,11 @@ impl Drop for Broker {
     }
 }
 
-/// Reads a stream to its end, so that the broker never blocks on it, and tells the first port it names.
-fn watch(stream: impl Read + Send + 'static, found: mpsc::SyncSender<u16>) {
+/// Reads a stream to its end, so that the broker never blocks on it, keeps what it says, and tells the first port it names.
+fn watch(stream: impl Read + Send + 'static, found: mpsc::SyncSender<u16>, printed: Arc<Mutex<String>>) {
     thread::spawn(move || {
         for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            printed.lock().unwrap().extend([line.as_str(), "\n"]);
             if let Some(port) = port_in(&line) {
                 // Only the first is waited for.
                 let _ = found.try_send(port);

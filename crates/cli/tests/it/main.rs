@@ -32,6 +32,8 @@ mod team;
 #[cfg(test)]
 mod topic;
 #[cfg(test)]
+mod topic_inbox;
+#[cfg(test)]
 mod topic_key;
 #[cfg(test)]
 mod user;

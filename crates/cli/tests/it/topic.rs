@@ -21,7 +21,12 @@ pub(crate) struct Tail {
 
 impl Tail {
     pub(crate) fn start(user: &User, topic: &str) -> Self {
-        let mut child = user.command(&["topic", "tail", topic, "--json"]).spawn().unwrap();
+        Self::run(user, &["topic", "tail", topic, "--json"])
+    }
+
+    /// Another command that goes on.
+    pub(crate) fn run(user: &User, line: &[&str]) -> Self {
+        let mut child = user.command(line).spawn().unwrap();
         let (shown, told) = (lines(child.stdout.take().unwrap()), lines(child.stderr.take().unwrap()));
         Self { child, shown, told }
     }

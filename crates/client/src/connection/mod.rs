@@ -24,6 +24,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::error::{Error, Result};
+use crate::notification::Mention;
 
 pub use ended::Ended;
 use waiting::Waiting;
@@ -39,11 +40,22 @@ pub struct Connection {
     _task: JoinSet<()>,
 }
 
-/// The messages that are handed over, in order, and with them the broker's events.
+/// The messages that are handed over, in order, and beside them who mentions us.
 #[derive(Debug)]
 pub struct Pushes {
     queue: mpsc::Receiver<Box<Push>>,
+    mentions: mpsc::Receiver<Mention>,
     waiting: Arc<Waiting>,
+}
+
+/// What [`Pushes::next_of_all`] brings.
+#[derive(Debug)]
+pub enum Handed {
+    /// Messages; none when the connection is over.
+    Pushes(Vec<Box<Push>>),
+    /// Somebody mentions us. It is told only to a connection that announced
+    /// [`TOPICS`](claudemesh_proto::hello::TOPICS).
+    Mention(Mention),
 }
 
 /// A message that is on its way to the broker.
@@ -203,6 +215,15 @@ impl Pushes {
         pushes
     }
 
+    /// Waits for messages as [`Pushes::next_many`] does, or for a mention.
+    pub async fn next_of_all(&mut self, limit: usize) -> Handed {
+        let mut pushes = Vec::new();
+        tokio::select! {
+            Some(mention) = self.mentions.recv() => Handed::Mention(mention),
+            _ = self.queue.recv_many(&mut pushes, limit) => Handed::Pushes(pushes),
+        }
+    }
+
     /// Why the connection is over; `None` while it is open.
     pub fn ended(&self) -> Option<Ended> {
         self.waiting.ended()
@@ -225,6 +246,9 @@ const OUTGOING: usize = 1024;
 /// Pushes that may wait to be taken. It is more than the 256 that a broker hands over before it wants acks, so that only a
 /// caller who takes none at all makes the reading half wait.
 const PUSHES: usize = 512;
+
+/// Mentions that may wait to be taken.
+const MENTIONS: usize = 64;
 
 #[cfg(test)]
 mod tests {

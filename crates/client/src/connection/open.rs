@@ -19,7 +19,7 @@ use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async
 
 use super::run::{Incoming, run};
 use super::waiting::Waiting;
-use super::{Connection, Ended, OUTGOING, PUSHES, Pushes};
+use super::{Connection, Ended, MENTIONS, OUTGOING, PUSHES, Pushes};
 use crate::broker_url::BrokerUrl;
 use crate::clock::now;
 use crate::error::{Error, Result};
@@ -52,13 +52,14 @@ impl Connection {
         let waiting = Arc::new(Waiting::default());
         let (queue, outgoing) = mpsc::channel(OUTGOING);
         let (pushes, received) = mpsc::channel(PUSHES);
+        let (mentions, mentioned) = mpsc::channel(MENTIONS);
         for push in early {
             // There is room for as many as `greet` keeps.
             let _ = pushes.try_send(push);
         }
         let mut task = JoinSet::new();
-        task.spawn(run(socket, outgoing, pushes, Arc::clone(&waiting)));
-        let received = Pushes { queue: received, waiting: Arc::clone(&waiting) };
+        task.spawn(run(socket, outgoing, (pushes, mentions), Arc::clone(&waiting)));
+        let received = Pushes { queue: received, mentions: mentioned, waiting: Arc::clone(&waiting) };
         Ok((Self { queue, waiting, welcome, round_trip, _task: task }, received))
     }
 }
@@ -117,7 +118,7 @@ async fn greet(socket: &mut Socket, hello: String) -> Result<(Box<HelloAck>, Vec
                 }
                 _ => {}
             },
-            Some(Incoming::Push(_) | Incoming::Ack(_)) | None => {}
+            Some(Incoming::Push(_) | Incoming::Mention(_) | Incoming::Ack(_)) | None => {}
         }
     }
     Err(Error::Ended(Ended::Lost("before hello_ack".into())))

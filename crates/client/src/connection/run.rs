@@ -21,17 +21,18 @@ use super::ended::Ended;
 use super::open::Socket;
 use super::waiting::{Answer, Waiting};
 use crate::error::Error;
+use crate::notification::Mention;
 
 pub(super) async fn run(
     socket: Socket,
     mut outgoing: mpsc::Receiver<Outgoing>,
-    pushes: mpsc::Sender<Box<Push>>,
+    told: (mpsc::Sender<Box<Push>>, mpsc::Sender<Mention>),
     waiting: Arc<Waiting>,
 ) {
     let (sink, stream) = socket.split();
     let (heard, closing) = (Heard::now(), AtomicBool::new(false));
     let ended = tokio::select! {
-        ended = read(stream, &pushes, &waiting, &heard) => ended,
+        ended = read(stream, &told, &waiting, &heard) => ended,
         ended = write(sink, &mut outgoing, &closing) => ended,
         ended = heard.silence() => ended,
     };
@@ -42,6 +43,7 @@ pub(super) async fn run(
 pub(super) enum Incoming {
     Ack(Ack),
     Push(Box<Push>),
+    Mention(Mention),
     Answer { request_id: Option<String>, answer: Answer },
 }
 
@@ -52,7 +54,9 @@ impl Incoming {
         Some(match BrokerFrame::read(&kind, text)? {
             Ok(BrokerFrame::Ack(ack)) => Self::Ack(ack),
             // What happens in the mesh is told to whoever is connected; it is nobody's mail and wants no ack.
-            Ok(BrokerFrame::Push(push)) if push.subtype.as_deref() == Some("system") => return None,
+            Ok(BrokerFrame::Push(push)) if push.subtype.as_deref() == Some("system") => {
+                Self::Mention(Mention::in_event(text)?)
+            }
             Ok(BrokerFrame::Push(push)) => Self::Push(push),
             Ok(frame) => Self::Answer { request_id, answer: Ok(frame) },
             Err(bad) => {
@@ -76,7 +80,7 @@ fn head(text: &str) -> Option<(String, Option<String>)> {
 
 async fn read(
     mut stream: SplitStream<Socket>,
-    pushes: &mpsc::Sender<Box<Push>>,
+    (pushes, mentions): &(mpsc::Sender<Box<Push>>, mpsc::Sender<Mention>),
     waiting: &Waiting,
     heard: &Heard,
 ) -> Ended {
@@ -102,6 +106,8 @@ async fn read(
             Some(Incoming::Ack(ack)) => waiting.on_ack(ack),
             // Nobody may be interested in pushes, and that is fine: unacknowledged, they stay with the broker.
             Some(Incoming::Push(push)) => drop(pushes.send(push).await),
+            // The broker keeps what nobody takes in time, for whoever asks for notifications.
+            Some(Incoming::Mention(mention)) => drop(mentions.try_send(mention)),
             Some(Incoming::Answer { request_id: Some(id), answer }) => waiting.on_answer(&id, answer),
             Some(Incoming::Answer { answer: Ok(BrokerFrame::Error(refusal)), .. }) => {
                 tracing::debug!(code = refusal.code.as_str(), "the broker refused something it did not name");
@@ -237,6 +243,19 @@ mod tests {
         for text in ["", "[]", "{}", r#"{"type":"later"}"#, r#"{"type":7}"#, event] {
             assert!(Incoming::read(text).is_none(), "{text}");
         }
+    }
+
+    #[test]
+    fn of_the_events_a_mention_is_told() {
+        let event = |data: &str| {
+            let head = r#"{"type":"push","messageId":"3f2b-4c","meshId":"m","senderPubkey":"system","priority":"low","nonce":"",
+                "ciphertext":"","createdAt":"2026-01-02T03:04:05.678Z","subtype":"system","event":"notification","eventData":"#;
+            Incoming::read(&format!("{head}{data}}}"))
+        };
+        let data = r#"{"notificationId":"n","messageId":"m1","topicId":"t","topicName":"deploys","senderName":"Anna","kind":"mention"}"#;
+        let Some(Incoming::Mention(mention)) = event(data) else { panic!("not a mention") };
+        assert_eq!((mention.topic_name.as_str(), mention.sender_name.as_str()), ("deploys", "Anna"));
+        assert!(event("{}").is_none() && event("7").is_none());
     }
 
     #[tokio::test(start_paused = true)]

@@ -73,7 +73,8 @@ fn show(
     key: Option<&TopicKey>,
 ) -> anyhow::Result<()> {
     for message in messages {
-        Shown { topic, message, body: open_post(key, message), own_name }.print(&context.output)?;
+        let (body, has_key) = (open_post(key, message), key.is_some());
+        Shown { topic, message, body, has_key, own_name }.print(&context.output)?;
     }
     Ok(())
 }

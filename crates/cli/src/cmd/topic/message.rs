@@ -16,6 +16,8 @@ pub(super) struct Shown<'a> {
     pub(super) topic: &'a ListedTopic,
     pub(super) message: &'a TopicMessage,
     pub(super) body: Body,
+    /// Whether we hold the topic's key.
+    pub(super) has_key: bool,
     /// Our name in the mesh.
     pub(super) own_name: &'a str,
 }
@@ -64,6 +66,7 @@ impl Shown<'_> {
         let mut text = format!("{}  {}{open}", output.bold(message.sender_name.as_str()), output.dim(&about));
         let body = match &self.body {
             Body::Text(body) | Body::Plaintext(body) => marked(output, &many_lines(body)),
+            Body::Unopened { .. } if !self.has_key => "[cannot be opened: you do not have the topic's key]".into(),
             Body::Unopened { .. } => "[cannot be opened: it was not sealed with the topic's key, or is damaged]".into(),
         };
         for line in body.lines() {
@@ -129,7 +132,8 @@ pub(super) async fn named(connection: &Connection, topic: &ListedTopic, text: &s
         before = Some(oldest.id.clone());
     }
     let text = format!(
-        "no message of #{} begins with \"{}\"\ntry: claudemesh topic history {} shows the ids; an old one is named by its whole id",
+        "no message of #{} begins with \"{}\"\ntry: claudemesh topic history {} shows the ids; an old one is named by its whole id, \
+         which --json shows",
         topic.name,
         one_line(text),
         topic.name
@@ -171,6 +175,10 @@ mod tests {
     }
 
     fn lines(message: &TopicMessage, body: Body) -> String {
+        lines_for(true, message, body)
+    }
+
+    fn lines_for(has_key: bool, message: &TopicMessage, body: Body) -> String {
         let topic = ListedTopic {
             id: TopicId::from_random([1; 32]),
             name: "general".parse().unwrap(),
@@ -179,7 +187,7 @@ mod tests {
             member_count: 1,
             created_at: Timestamp::from_millis(0),
         };
-        let shown = Shown { topic: &topic, message, body, own_name: "Ben" };
+        let shown = Shown { topic: &topic, message, body, has_key, own_name: "Ben" };
         assert_eq!(shown.value()["text"].is_null(), matches!(shown.body, Body::Unopened { .. }));
         assert!(!shown.value().to_string().contains("aGVsbG8="));
         shown.lines(&Output::new(false))
@@ -211,9 +219,11 @@ mod tests {
         assert_eq!(lines(&message(), open()), format!("{HEAD}  not encrypted\n  hi"));
         let flagged = TopicMessage { plaintext: true, ..message() };
         assert_eq!(lines(&flagged, open()), format!("{HEAD}  NOT ENCRYPTED, in an encrypted topic\n  hi"));
-        let unopened = Body::Unopened { nonce: String::new(), ciphertext: "aGVsbG8=".into() };
+        let unopened = || Body::Unopened { nonce: String::new(), ciphertext: "aGVsbG8=".into() };
         let wanted = "[cannot be opened: it was not sealed with the topic's key, or is damaged]";
-        assert_eq!(lines(&message(), unopened), format!("{HEAD}\n  {wanted}"));
+        assert_eq!(lines(&message(), unopened()), format!("{HEAD}\n  {wanted}"));
+        let wanted = "[cannot be opened: you do not have the topic's key]";
+        assert_eq!(lines_for(false, &message(), unopened()), format!("{HEAD}\n  {wanted}"));
     }
 
     #[test]

@@ -52,14 +52,16 @@ pub(crate) enum TopicWhat {
     Post(post::WritePost),
     Tail(tail::ReadAlong),
     /// Say that you have read a topic
-    #[command(after_help = "Example: claudemesh topic read deploys\n\nJSON: {topic, topicId, status: \"read\"}")]
+    #[command(
+        after_help = "Others see it in topic members.\n\nExample: claudemesh topic read deploys\n\nJSON: {topic, topicId, status: \"read\"}"
+    )]
     Read(Named),
     Add(Add),
     /// Accept another key of a topic than the one that was seen first
     #[command(
         after_help = "Which key a topic has is remembered on this machine when it is first seen, and another one is refused: the broker or \
         a member may have replaced it to read what you write. Ask the others before, by another way than this mesh, whether the key \
-        was changed. What was written with the key before cannot be opened any more.\n\n\
+        was changed. With another key, what was written with the one before cannot be opened.\n\n\
         Example: claudemesh topic forget-key deploys\n\nJSON: {topic, status: \"forgotten\"}"
     )]
     ForgetKey(Named),
@@ -73,7 +75,7 @@ pub(crate) enum TopicWhat {
     JSON: {topic, topicId, visibility, created}"
 )]
 pub(crate) struct Create {
-    /// 1-64 of a-z, 0-9, _ and -; a # before it is left out
+    /// 1-64 of a-z, 0-9, _ and -; capitals are made small, and a # before it is left out
     #[arg(value_parser = parse::topic_name)]
     pub(crate) name: TopicName,
     /// What it is about; not encrypted

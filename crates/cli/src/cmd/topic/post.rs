@@ -72,11 +72,11 @@ pub(crate) async fn run(context: &Context, asked: &WritePost) -> anyhow::Result<
                 reply_to: reply_to.as_ref(),
                 text: &text,
             };
-            let posted = post_it(line, &post).await?;
             if let Some(key) = &key {
-                // It is posted whether this works or not.
+                // It is posted whether this works or not, and after it: newcomers who listen can open it when it comes.
                 let _ = key::share_on_the_way(context, (bearer, key), (&mesh, &topic)).await;
             }
+            let posted = post_it(line, &post).await?;
             Ok(Posted { reply_to, ..posted })
         });
         let posted = posted.await?;

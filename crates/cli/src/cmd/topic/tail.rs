@@ -27,7 +27,7 @@ use crate::context::Context;
 #[derive(Debug, Args)]
 #[command(
     after_help = "It goes on until interrupted, also across lost connections, and shares the topic's key with newcomers meanwhile. Who has \
-    no copy of the key yet waits for somebody to share it.\n\n\
+    no copy of the key yet waits for somebody to share it; a topic that has no key is given one.\n\n\
     Example: claudemesh topic tail deploys\n\nJSON: as topic history, one line per message"
 )]
 pub(crate) struct ReadAlong {
@@ -158,7 +158,8 @@ impl<'a> Tail<'a> {
             return Ok(());
         }
         let body = open_post(self.topic_key.as_ref(), message);
-        Shown { topic: &self.topic, message, body, own_name: &self.own_name }.print(&self.context.output)?;
+        let has_key = self.topic_key.is_some();
+        Shown { topic: &self.topic, message, body, has_key, own_name: &self.own_name }.print(&self.context.output)?;
         self.last = Some((message.seq, message.id.clone()));
         Ok(())
     }
