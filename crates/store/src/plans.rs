@@ -160,6 +160,7 @@ async fn talk(store: &Store, mesh_id: &MeshId, (ada, bob): (&MemberId, &MemberId
     store.mark_topic_read(of_ada, &sought).await.unwrap().unwrap();
     let general = TopicSought::by_name("general");
     assert!(matches!(store.claim_topic_key(of_ada, &general, &key).await.unwrap(), TopicKeyClaimed::Done(_)));
+    assert!(matches!(store.replace_topic_key(of_ada, &general, &key).await.unwrap(), TopicKeyClaimed::Done(_)));
     assert_eq!(store.pending_seals(of_ada, &sought).await.unwrap().unwrap().1.len(), 1);
     store.seal_topic_key(of_ada, &sought, (bob, "e", "n")).await.unwrap();
     assert!(matches!(store.topic_key(of_bob, &sought).await.unwrap(), TopicKeyFound::Copy(..)));
