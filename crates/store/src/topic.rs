@@ -159,7 +159,6 @@ pub(crate) struct Seen {
     /// What it is in the topic, if it is in it.
     pub(crate) role: Option<TopicRole>,
     pub(crate) is_admin: bool,
-    made_it: bool,
     is_archived: bool,
 }
 
@@ -182,7 +181,7 @@ use By::{Id as ById, Name as ByName};
 macro_rules! seen {
     ($column:literal) => {
         seen!(@text concat!(
-            "select t.id, t.name, t.visibility, t.encrypted_key_pubkey, t.head_seq, t.created_by_member_id, t.archived_at, \
+            "select t.id, t.name, t.visibility, t.encrypted_key_pubkey, t.head_seq, t.archived_at, \
              c.display_name, c.role, s.role from topic t \
              left join member c on c.id = $3 and c.mesh_id || '' = t.mesh_id and c.revoked_at is null \
              left join topic_member s on s.mesh_id = t.mesh_id and s.topic_id = t.id and s.member_id = c.id \
@@ -241,14 +240,13 @@ async fn find(
     };
     let row = connection.row(sql, &[mesh_id.as_str().into(), text.into(), member_id.as_str().into()]).await?;
     let Some(row) = row else { return Ok(None) };
-    let Some(role) = row.maybe_text(8)? else { return Ok(None) };
+    let Some(role) = row.maybe_text(7)? else { return Ok(None) };
     Ok(Some(Seen {
         topic: read(&row)?,
-        name: row.parsed(7)?,
-        role: row.maybe_text(9)?.map(|_| row.parsed(9)).transpose()?,
+        name: row.parsed(6)?,
+        role: row.maybe_text(8)?.map(|_| row.parsed(8)).transpose()?,
         is_admin: role == MemberRole::Admin.as_str(),
-        made_it: row.maybe_text(5)?.as_deref() == Some(member_id.as_str()),
-        is_archived: row.maybe_int(6)?.is_some(),
+        is_archived: row.maybe_int(5)?.is_some(),
     }))
 }
 
@@ -276,8 +274,7 @@ async fn let_in(
         if seen.topic.visibility != Visibility::Public {
             return Ok(TopicMade::NotOpen);
         }
-        let role = if seen.made_it { TopicRole::Lead } else { TopicRole::Member };
-        join(connection, whose, &seen, role, now).await?;
+        join(connection, whose, &seen, TopicRole::Member, now).await?;
     }
     Ok(TopicMade::Found(seen.topic))
 }
