@@ -223,8 +223,10 @@ async fn post(store: &Store, mesh_id: &MeshId, (ada, ada_key): (&MemberId, Publi
     let long_ago = Timestamp::from_millis(0);
     assert!(!store.recent_messages((mesh_id, bob), long_ago, 10).await.unwrap().is_empty());
     assert!(!store.own_topics(mesh_id, bob).await.unwrap().is_empty());
-    let page = NotificationPage { since: long_ago, unread_only: true, limit: 10 };
-    store.notifications((mesh_id, bob), page).await.unwrap();
+    for unread_only in [true, false] {
+        let page = NotificationPage { since: long_ago, unread_only, limit: 10 };
+        store.notifications((mesh_id, bob), page).await.unwrap();
+    }
     for which in [ReadNow::These(vec!["n".parse().unwrap()]), ReadNow::Before(long_ago)] {
         store.read_notifications((mesh_id, bob), &which, None).await.unwrap();
     }
@@ -385,6 +387,9 @@ async fn sqlite_reaches_every_row_by_an_index() {
                 && (!step.starts_with("SCAN ") || allowed.iter().any(|scan| step.starts_with(scan)))
         };
         assert!(plan.iter().all(fine), "{sql}\n{}", plan.join("\n"));
+        if sql.contains("n.read_at is null") {
+            assert!(plan.iter().any(|step| step.contains("notification_unread")), "{}", plan.join("\n"));
+        }
     }
     drop(reader);
     store.close().await;
