@@ -71,7 +71,7 @@ use claudemesh_proto::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use activity::{OwnTopic, WrittenMessage};
+pub use activity::WrittenMessage;
 pub use api_key::{
     Access, ApiKeyMade, ApiKeyRevoked, Candidate, MAX_API_KEYS, MAX_API_KEYS_PER_HOUR, NOTED_EVERY, NewApiKey,
 };
@@ -105,7 +105,7 @@ pub use recipient::Recipient;
 pub use session::{Admission, Admitted, SessionClaim, Welcome, arrival};
 pub use settle::{Front, Release, Settle, Settled};
 pub use status::{Path, Step};
-pub use topic::{Closed, NewTopic, Topic, TopicMade};
+pub use topic::{Closed, NewTopic, OwnTopic, Topic, TopicMade};
 pub use topic_history::HistoryPage;
 pub use topic_key::{
     MAX_PENDING_SEALS, OwnCopy, PendingSeal, TopicKeyClaimed, TopicKeyCopy, TopicKeyFound, TopicKeyRejected,

@@ -69,6 +69,23 @@ pub enum TopicMade {
     NoMember,
 }
 
+/// A topic that a member is in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnTopic {
+    /// The topic.
+    pub id: TopicId,
+    /// Its name.
+    pub name: TopicName,
+    /// What it is about.
+    pub description: Option<String>,
+    /// Whom it is open to.
+    pub visibility: Visibility,
+    /// Since when it exists.
+    pub created_at: Timestamp,
+    /// When the last message was written.
+    pub last_message_at: Option<Timestamp>,
+}
+
 impl Store {
     /// Makes a topic with its creator as lead, or lets the member into the public one of that name.
     pub async fn create_topic(&self, whose: (&MeshId, &MemberId), new: &NewTopic) -> Result<TopicMade, StoreError> {
@@ -134,6 +151,29 @@ impl Store {
                 visibility: row.parsed(3)?,
                 created_at: Timestamp::from_millis(row.int(4)?),
                 member_count: row.int(5)?,
+            })
+        });
+        Ok(topics.collect::<sqlx::Result<_>>()?)
+    }
+
+    /// The topics that a member is in, by name.
+    pub async fn own_topics(&self, mesh_id: &MeshId, member_id: &MemberId) -> Result<Vec<OwnTopic>, StoreError> {
+        const TOPICS: Sql = sql!(
+            "select t.id, t.name, t.description, t.visibility, t.created_at, (select q.created_at from topic_message q \
+              where q.mesh_id = t.mesh_id and q.topic_id = t.id and q.seq = t.head_seq) \
+             from topic_member c left join topic t on t.mesh_id = c.mesh_id and t.id = c.topic_id \
+             where c.mesh_id = $1 and c.member_id = $2 and t.archived_at is null order by t.name"
+        );
+        let mut reader = self.db().read().await?;
+        let rows = reader.connection().rows(TOPICS, &[mesh_id.as_str().into(), member_id.as_str().into()]).await?;
+        let topics = rows.iter().map(|row| {
+            Ok(OwnTopic {
+                id: row.parsed(0)?,
+                name: row.parsed(1)?,
+                description: row.maybe_text(2)?,
+                visibility: row.parsed(3)?,
+                created_at: Timestamp::from_millis(row.int(4)?),
+                last_message_at: row.maybe_int(5)?.map(Timestamp::from_millis),
             })
         });
         Ok(topics.collect::<sqlx::Result<_>>()?)
