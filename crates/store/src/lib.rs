@@ -15,6 +15,7 @@ mod audience;
 mod audit;
 mod audit_query;
 mod audit_verify;
+mod authority;
 mod backlog;
 mod ban;
 mod batch;
@@ -77,11 +78,12 @@ pub use api_key::{
 };
 pub use audit::Event;
 pub use audit_verify::{Broken, Mark, Verified};
+pub use authority::Authority;
 pub use backlog::{
     MAX_MESH_QUEUED_BYTES, MAX_MESH_QUEUED_ROWS, MAX_MESH_TOPIC_BYTES, MAX_QUEUED_BYTES, MAX_QUEUED_ROWS,
     TOPIC_ROW_BYTES,
 };
-pub use ban::{Authority, Banned, BannedMember, Unbanned};
+pub use ban::{Banned, BannedMember, Unbanned};
 pub use batch::Ring;
 pub use checkpoint::AuditHead;
 pub use claim::{Claim, Reclaim, Withdraw};

@@ -96,7 +96,6 @@ async fn live(store: &Store) {
     assert_eq!(store.pubkeys_of(&mesh_id, [&ada, &bob]).await.unwrap().len(), 2);
     store.refresh_sessions(&[(mesh_id.clone(), session)]).await.unwrap();
     store.members(&mesh_id).await.unwrap();
-    store.role(&mesh_id, &ada).await.unwrap();
     store.mesh(&mesh_id).await.unwrap();
     store.invites(&mesh_id).await.unwrap();
     store.queue_depth().await.unwrap();
