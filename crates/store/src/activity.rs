@@ -1,12 +1,12 @@
 //! What happened lately in the topics that a member is in.
 
 use claudemesh_proto::topic::TopicMessage;
-use claudemesh_proto::{MemberId, MeshId, Timestamp, TopicId, TopicName, Visibility};
+use claudemesh_proto::{MemberId, MeshId, Timestamp, TopicId, TopicName};
 
 use crate::Store;
 use crate::error::StoreError;
 use crate::sql::{Sql, sql};
-use crate::topic_history;
+use crate::topic_history::{self, messages};
 
 /// Messages of a mesh that are looked at, the newest.
 const LOOKED_AT: i64 = 5000;
@@ -20,23 +20,6 @@ pub struct WrittenMessage {
     pub topic: TopicName,
     /// The message.
     pub message: TopicMessage,
-}
-
-/// A topic that a member is in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OwnTopic {
-    /// The topic.
-    pub id: TopicId,
-    /// Its name.
-    pub name: TopicName,
-    /// What it is about.
-    pub description: Option<String>,
-    /// Whom it is open to.
-    pub visibility: Visibility,
-    /// Since when it exists.
-    pub created_at: Timestamp,
-    /// When the last message was written.
-    pub last_message_at: Option<Timestamp>,
 }
 
 impl Store {
@@ -57,9 +40,8 @@ impl Store {
              join topic o on o.mesh_id = c.mesh_id and o.id = c.topic_id and o.archived_at is null \
              where t.created_at >= $3 and t.sender_member_id <> $2 order by t.message_seq desc limit $4"
         );
-        const MESSAGES: Sql = sql!(
-            "select q.id, q.sender_pubkey, q.sender_member_id, q.sender_name, q.nonce, q.ciphertext, q.body_version, q.reply_to_id, \
-             q.created_at, q.seq, q.mentions, q.ext, q.plaintext, q.topic_id, t.name from topic_message q \
+        const MESSAGES: Sql = messages!(
+            ", q.topic_id, t.name from topic_message q \
              join topic_member c on c.mesh_id = q.mesh_id and c.topic_id = q.topic_id and c.member_id = $2 \
              join topic t on t.mesh_id = c.mesh_id and t.id = c.topic_id and t.archived_at is null \
              where q.mesh_id = $1 and q.message_seq >= $3 and q.created_at >= $4 and q.sender_member_id <> $2 \
@@ -77,28 +59,5 @@ impl Store {
             Ok(WrittenMessage { topic_id: row.parsed(13)?, topic: row.parsed(14)?, message: topic_history::read(row)? })
         });
         Ok(written.collect::<sqlx::Result<_>>()?)
-    }
-
-    /// The topics that a member is in, by name.
-    pub async fn own_topics(&self, mesh_id: &MeshId, member_id: &MemberId) -> Result<Vec<OwnTopic>, StoreError> {
-        const TOPICS: Sql = sql!(
-            "select t.id, t.name, t.description, t.visibility, t.created_at, (select q.created_at from topic_message q \
-              where q.mesh_id = t.mesh_id and q.topic_id = t.id and q.seq = t.head_seq) \
-             from topic_member c left join topic t on t.mesh_id = c.mesh_id and t.id = c.topic_id \
-             where c.mesh_id = $1 and c.member_id = $2 and t.archived_at is null order by t.name"
-        );
-        let mut reader = self.db().read().await?;
-        let rows = reader.connection().rows(TOPICS, &[mesh_id.as_str().into(), member_id.as_str().into()]).await?;
-        let topics = rows.iter().map(|row| {
-            Ok(OwnTopic {
-                id: row.parsed(0)?,
-                name: row.parsed(1)?,
-                description: row.maybe_text(2)?,
-                visibility: row.parsed(3)?,
-                created_at: Timestamp::from_millis(row.int(4)?),
-                last_message_at: row.maybe_int(5)?.map(Timestamp::from_millis),
-            })
-        });
-        Ok(topics.collect::<sqlx::Result<_>>()?)
     }
 }

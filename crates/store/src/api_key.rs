@@ -10,7 +10,7 @@ use claudemesh_proto::{ApiKeyId, DisplayName, MemberId, MemberRole, MeshId, Publ
 use serde_json::json;
 
 use crate::audit::{self, AuditEntry};
-use crate::ban::authority;
+use crate::authority::authority;
 use crate::error::StoreError;
 use crate::sql::{Connection, Row, Sql, Value, json as json_of, sql};
 use crate::{Store, id};
@@ -114,6 +114,22 @@ macro_rules! key_columns {
             "select id, label, secret_prefix, capabilities, topic_scopes, created_at, last_used_at, revoked_at, expires_at, \
              issued_by_member_id from api_key ",
             $tail
+        )
+    };
+}
+
+/// The keys of members and meshes that are, as [`candidate`] reads them.
+macro_rules! candidates {
+    ($which:literal) => {
+        Sql { sqlite: candidates!(@ $which), postgres: candidates!(@ $which) }
+    };
+    (@ $which:literal) => {
+        concat!(
+            "select k.secret_hash, k.mesh_id, k.id, k.capabilities, k.topic_scopes, k.last_used_at, m.id, m.peer_pubkey, \
+             m.display_name, m.role from api_key k \
+             join member m on m.id = k.issued_by_member_id and m.mesh_id || '' = k.mesh_id and m.revoked_at is null \
+             join mesh a on a.id = k.mesh_id and a.archived_at is null where ",
+            $which
         )
     };
 }
@@ -224,12 +240,8 @@ impl Store {
 
     /// The valid keys whose secrets begin so: neither revoked nor expired, of members and meshes that are (R9).
     pub async fn api_keys_like(&self, prefix: &str) -> Result<Vec<Candidate>, StoreError> {
-        const CANDIDATES: Sql = sql!(
-            "select k.secret_hash, k.mesh_id, k.id, k.capabilities, k.topic_scopes, k.last_used_at, m.id, m.peer_pubkey, \
-             m.display_name, m.role, a.owner_member_id from api_key k \
-             join member m on m.id = k.issued_by_member_id and m.mesh_id || '' = k.mesh_id and m.revoked_at is null \
-             join mesh a on a.id = k.mesh_id and a.archived_at is null \
-             where k.secret_prefix = $1 and k.revoked_at is null and (k.expires_at is null or k.expires_at > $2)"
+        const CANDIDATES: Sql = candidates!(
+            "k.secret_prefix = $1 and k.revoked_at is null and (k.expires_at is null or k.expires_at > $2)"
         );
         let mut reader = self.db().read().await?;
         let values = [prefix.into(), self.now().as_millis().into()];
@@ -239,13 +251,7 @@ impl Store {
 
     /// What a key lets do now, whether or not it has expired meanwhile; `None` when it was revoked, or its member or mesh is gone (R9).
     pub async fn api_key_access(&self, mesh_id: &MeshId, key_id: &ApiKeyId) -> Result<Option<Access>, StoreError> {
-        const ACCESS: Sql = sql!(
-            "select k.secret_hash, k.mesh_id, k.id, k.capabilities, k.topic_scopes, k.last_used_at, m.id, m.peer_pubkey, \
-             m.display_name, m.role, a.owner_member_id from api_key k \
-             join member m on m.id = k.issued_by_member_id and m.mesh_id || '' = k.mesh_id and m.revoked_at is null \
-             join mesh a on a.id = k.mesh_id and a.archived_at is null \
-             where k.mesh_id = $1 and k.id = $2 and k.revoked_at is null"
-        );
+        const ACCESS: Sql = candidates!("k.mesh_id = $1 and k.id = $2 and k.revoked_at is null");
         let mut reader = self.db().read().await?;
         let row = reader.connection().row(ACCESS, &[mesh_id.as_str().into(), key_id.as_str().into()]).await?;
         Ok(row.as_ref().map(candidate).transpose()?.map(|found| found.access))
@@ -371,10 +377,8 @@ fn read(row: &Row) -> sqlx::Result<ApiKey> {
 }
 
 fn candidate(row: &Row) -> sqlx::Result<Candidate> {
-    let (member_id, role): (MemberId, MemberRole) = (row.parsed(6)?, row.parsed(9)?);
-    let is_admin = role == MemberRole::Admin || row.text(10)? == member_id.as_str();
     let mut capabilities: BTreeSet<Capability> = json(&row.text(3)?)?;
-    if !is_admin {
+    if row.parsed::<MemberRole>(9)? != MemberRole::Admin {
         capabilities.remove(&Capability::Admin);
     }
     let access = Access {
@@ -383,7 +387,7 @@ fn candidate(row: &Row) -> sqlx::Result<Candidate> {
         capabilities,
         topic_scopes: row.maybe_text(4)?.as_deref().map(json).transpose()?,
         last_used_at: row.maybe_int(5)?.map(Timestamp::from_millis),
-        member_id,
+        member_id: row.parsed(6)?,
         member_pubkey: row.parsed(7)?,
         display_name: row.parsed(8)?,
     };

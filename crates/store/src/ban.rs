@@ -6,10 +6,11 @@
 use std::time::Duration;
 
 use claudemesh_proto::ban::{Ban, Sought};
-use claudemesh_proto::{DisplayName, MemberId, MemberRole, MeshId, PublicKey, Timestamp};
+use claudemesh_proto::{DisplayName, MemberId, MeshId, PublicKey, Timestamp};
 use serde_json::json;
 
 use crate::audit::{self, AuditEntry};
+use crate::authority::{Authority, authority};
 use crate::backlog::Backlog;
 use crate::error::StoreError;
 use crate::recipient::Recipient;
@@ -58,24 +59,7 @@ pub enum Unbanned {
     Ambiguous,
 }
 
-/// What a member may do to others, as it is now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Authority {
-    /// Whether it is an admin or the owner, and was not removed.
-    pub may_administer: bool,
-    /// The mesh's owner.
-    pub owner: MemberId,
-    /// The member's name, unless it was removed.
-    pub display_name: Option<DisplayName>,
-}
-
 impl Store {
-    /// What the member may do; `None` when there is no such mesh.
-    pub async fn authority(&self, mesh_id: &MeshId, member_id: &MemberId) -> Result<Option<Authority>, StoreError> {
-        let mut reader = self.db().read().await?;
-        Ok(authority(&mut reader.connection(), mesh_id, member_id).await?)
-    }
-
     /// The members with exactly this name, but for the removed. Two are as good as many.
     pub async fn members_called(&self, mesh_id: &MeshId, name: &Sought) -> Result<Vec<MemberId>, StoreError> {
         let mut reader = self.db().read().await?;
@@ -219,27 +203,6 @@ const REMOVED: Sql = sql!(
     "select id, peer_pubkey, display_name from member \
      where mesh_id = $1 and revoked_at is not null and (display_name = $2 or peer_pubkey like $3)"
 );
-
-/// What the member may do; without a name when it was removed.
-pub(crate) async fn authority(
-    connection: &mut Connection<'_>,
-    mesh_id: &MeshId,
-    member_id: &MemberId,
-) -> sqlx::Result<Option<Authority>> {
-    const AUTHORITY: Sql = sql!(
-        "select h.owner_member_id, m.role, m.display_name from mesh h \
-         left join member m on m.id = $2 and m.mesh_id || '' = h.id and m.revoked_at is null where h.id = $1"
-    );
-    let row = connection.row(AUTHORITY, &[mesh_id.as_str().into(), member_id.as_str().into()]).await?;
-    let authority = row.map(|row| -> sqlx::Result<Authority> {
-        let owner: MemberId = row.parsed(0)?;
-        let role = row.maybe_text(1)?;
-        let may_administer = role.is_some_and(|role| role == MemberRole::Admin.as_str() || owner == *member_id);
-        let display_name = row.maybe_text(2)?.map(|_| row.parsed(2)).transpose()?;
-        Ok(Authority { may_administer, owner, display_name })
-    });
-    authority.transpose()
-}
 
 async fn meant(
     connection: &mut Connection<'_>,

@@ -15,6 +15,7 @@ mod audience;
 mod audit;
 mod audit_query;
 mod audit_verify;
+mod authority;
 mod backlog;
 mod ban;
 mod batch;
@@ -71,17 +72,18 @@ use claudemesh_proto::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use activity::{OwnTopic, WrittenMessage};
+pub use activity::WrittenMessage;
 pub use api_key::{
     Access, ApiKeyMade, ApiKeyRevoked, Candidate, MAX_API_KEYS, MAX_API_KEYS_PER_HOUR, NOTED_EVERY, NewApiKey,
 };
 pub use audit::Event;
 pub use audit_verify::{Broken, Mark, Verified};
+pub use authority::Authority;
 pub use backlog::{
     MAX_MESH_QUEUED_BYTES, MAX_MESH_QUEUED_ROWS, MAX_MESH_TOPIC_BYTES, MAX_QUEUED_BYTES, MAX_QUEUED_ROWS,
     TOPIC_ROW_BYTES,
 };
-pub use ban::{Authority, Banned, BannedMember, Unbanned};
+pub use ban::{Banned, BannedMember, Unbanned};
 pub use batch::Ring;
 pub use checkpoint::AuditHead;
 pub use claim::{Claim, Reclaim, Withdraw};
@@ -105,7 +107,7 @@ pub use recipient::Recipient;
 pub use session::{Admission, Admitted, SessionClaim, Welcome, arrival};
 pub use settle::{Front, Release, Settle, Settled};
 pub use status::{Path, Step};
-pub use topic::{Closed, NewTopic, Topic, TopicMade};
+pub use topic::{Closed, NewTopic, OwnTopic, Topic, TopicMade};
 pub use topic_history::HistoryPage;
 pub use topic_key::{
     MAX_PENDING_SEALS, OwnCopy, PendingSeal, TopicKeyClaimed, TopicKeyCopy, TopicKeyFound, TopicKeyRejected,

@@ -7,6 +7,7 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::Store;
 use crate::audit::{self, AuditEntry};
+use crate::authority::authority;
 use crate::error::StoreError;
 use crate::peer_state::{self, in_force, read_groups};
 use crate::sql::{Connection, Row, Sql, Value, json as json_of, sql};
@@ -101,12 +102,6 @@ impl Store {
         Ok(rows.iter().map(read).collect::<sqlx::Result<_>>()?)
     }
 
-    /// What a member may do now; `None` when it was removed or never was.
-    pub async fn role(&self, mesh_id: &MeshId, member_id: &MemberId) -> Result<Option<MemberRole>, StoreError> {
-        let mut reader = self.db().read().await?;
-        Ok(role(&mut reader.connection(), mesh_id, member_id).await?)
-    }
-
     /// Changes what is known of a member in the name of one who may.
     pub async fn change_member(
         &self,
@@ -121,8 +116,11 @@ impl Store {
         let Some(row) = find(&mut connection, mesh_id, whom).await? else { return Ok(MemberChanged::NotFound) };
         let before = read(&row)?;
         let editable = row.maybe_text(12)?.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default();
+        let Some(authority) = authority(&mut connection, mesh_id, by).await? else {
+            return Ok(MemberChanged::NotFound);
+        };
         let who = Who {
-            is_admin: role(&mut connection, mesh_id, by).await? == Some(MemberRole::Admin),
+            is_admin: authority.may_administer,
             is_oneself: by == whom,
             is_owner: row.maybe_text(11)?.as_deref() == Some(whom.as_str()),
         };
@@ -139,9 +137,8 @@ impl Store {
             let groups = in_force(&said, &after.default_groups);
             peer_state::put_in_force(&mut connection, &[(mesh_id, whom, groups)]).await?;
         }
-        let name = name(&mut connection, mesh_id, by).await?;
-        let payload = told(&before, &after);
-        let entry = AuditEntry { mesh_id, event: "member_updated", actor: Some((by, name.as_ref())), payload };
+        let (actor, payload) = ((by, authority.display_name.as_ref()), told(&before, &after));
+        let entry = AuditEntry { mesh_id, event: "member_updated", actor: Some(actor), payload };
         audit::record(&mut connection, &entry, now).await?;
         tx.commit().await?;
         Ok(MemberChanged::Done(Box::new((before, after))))
@@ -247,16 +244,6 @@ pub(crate) async fn name(
 ) -> sqlx::Result<Option<DisplayName>> {
     const NAME: Sql = sql!("select display_name from member where mesh_id || '' = $1 and id = $2");
     let row = connection.row(NAME, &[mesh_id.as_str().into(), member_id.as_str().into()]).await?;
-    row.map(|row| row.parsed(0)).transpose()
-}
-
-async fn role(
-    connection: &mut Connection<'_>,
-    mesh_id: &MeshId,
-    member_id: &MemberId,
-) -> sqlx::Result<Option<MemberRole>> {
-    const ROLE: Sql = sql!("select role from member where mesh_id || '' = $1 and id = $2 and revoked_at is null");
-    let row = connection.row(ROLE, &[mesh_id.as_str().into(), member_id.as_str().into()]).await?;
     row.map(|row| row.parsed(0)).transpose()
 }
 

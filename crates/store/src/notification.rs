@@ -64,6 +64,26 @@ pub enum ReadNow {
     Before(Timestamp),
 }
 
+/// The notifications of a member, as [`read`] reads them: all, or those that another condition leaves, by an index of their own.
+macro_rules! notifications {
+    ($which:literal) => {
+        notifications!(@text concat!(
+            "select n.id, q.id, q.topic_id, t.name, q.sender_name, q.sender_pubkey, q.nonce, \
+             case when c.id is null then null else q.ciphertext end, q.body_version, q.seq, n.kind, n.read_at, n.created_at \
+             from notification n \
+             join topic_message q on q.mesh_id = n.mesh_id and q.message_seq = n.message_seq \
+             join topic t on t.mesh_id = n.mesh_id and t.id = n.topic_id and t.archived_at is null \
+             left join topic_member c on c.mesh_id = n.mesh_id and c.topic_id = n.topic_id and c.member_id = n.recipient_member_id \
+             where n.mesh_id = $1 and n.recipient_member_id = $2 and n.created_at >= $3",
+            $which,
+            " and (c.id is not null or t.visibility = 'public') order by n.created_at desc, n.message_seq desc limit $4"
+        ))
+    };
+    (@text $text:expr) => {
+        sql!(sqlite: $text, postgres: $text)
+    };
+}
+
 impl Store {
     /// What a member was notified of, newest first. Bodies are for those who are in the topic (R7).
     pub async fn notifications(
@@ -71,26 +91,16 @@ impl Store {
         (mesh_id, member_id): (&MeshId, &MemberId),
         page: NotificationPage,
     ) -> Result<Vec<Notification>, StoreError> {
-        const NOTIFICATIONS: Sql = sql!(
-            "select n.id, q.id, q.topic_id, t.name, q.sender_name, q.sender_pubkey, q.nonce, \
-             case when c.id is null then null else q.ciphertext end, q.body_version, q.seq, n.kind, n.read_at, n.created_at \
-             from notification n \
-             join topic_message q on q.mesh_id = n.mesh_id and q.message_seq = n.message_seq \
-             join topic t on t.mesh_id = n.mesh_id and t.id = n.topic_id and t.archived_at is null \
-             left join topic_member c on c.mesh_id = n.mesh_id and c.topic_id = n.topic_id and c.member_id = n.recipient_member_id \
-             where n.mesh_id = $1 and n.recipient_member_id = $2 and n.created_at >= $3 \
-             and ($4 = 0 or n.read_at is null) and (c.id is not null or t.visibility = 'public') \
-             order by n.created_at desc, n.message_seq desc limit $5"
-        );
+        const ALL: Sql = notifications!("");
+        const UNREAD: Sql = notifications!(" and n.read_at is null");
         let values = [
             mesh_id.as_str().into(),
             member_id.as_str().into(),
             page.since.as_millis().into(),
-            i64::from(page.unread_only).into(),
             page.limit.clamp(1, MAX_NOTIFICATIONS).into(),
         ];
         let mut reader = self.db().read().await?;
-        let rows = reader.connection().rows(NOTIFICATIONS, &values).await?;
+        let rows = reader.connection().rows(if page.unread_only { UNREAD } else { ALL }, &values).await?;
         Ok(rows.iter().map(read).collect::<sqlx::Result<_>>()?)
     }
 

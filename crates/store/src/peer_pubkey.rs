@@ -1,10 +1,12 @@
-//! A member's change of its key.
+//! The keys of members, and a member's change of its key.
+
+use std::collections::BTreeMap;
 
 use claudemesh_proto::{DisplayName, MemberId, MeshId, PublicKey};
 use serde_json::json;
 
 use crate::error::StoreError;
-use crate::sql::{Connection, Sql, sql};
+use crate::sql::{Connection, Sql, json as rows, sql};
 use crate::{Store, audit, topic, topic_key};
 
 /// A change of a member's key.
@@ -44,6 +46,22 @@ impl Store {
         let mut reader = self.db().read().await?;
         let row = reader.connection().row(KEY, &[mesh_id.as_str().into(), member_id.as_str().into()]).await?;
         Ok(row.map(|row| row.parsed(0)).transpose()?)
+    }
+
+    /// The keys that members have now, removed or not.
+    pub async fn pubkeys_of(
+        &self,
+        mesh_id: &MeshId,
+        members: impl IntoIterator<Item = &MemberId>,
+    ) -> Result<BTreeMap<MemberId, PublicKey>, StoreError> {
+        const KEYS: Sql = sql!(
+            "select m.id, m.peer_pubkey from ",
+            rows " left join member m on m.id = r.value ->> 0 and m.mesh_id || '' = $2 where m.id is not null"
+        );
+        let asked: Vec<(&MemberId,)> = members.into_iter().map(|member| (member,)).collect();
+        let mut reader = self.db().read().await?;
+        let found = reader.connection().rows(KEYS, &[(&rows(&asked)?).into(), mesh_id.as_str().into()]).await?;
+        Ok(found.iter().map(|row| Ok((row.parsed(0)?, row.parsed(1)?))).collect::<sqlx::Result<_>>()?)
     }
 
     /// Changes a member's key. Copies of topic keys that were sealed for the old one are deleted, so that it waits for new ones; what

@@ -96,7 +96,6 @@ async fn live(store: &Store) {
     assert_eq!(store.pubkeys_of(&mesh_id, [&ada, &bob]).await.unwrap().len(), 2);
     store.refresh_sessions(&[(mesh_id.clone(), session)]).await.unwrap();
     store.members(&mesh_id).await.unwrap();
-    store.role(&mesh_id, &ada).await.unwrap();
     store.mesh(&mesh_id).await.unwrap();
     store.invites(&mesh_id).await.unwrap();
     store.queue_depth().await.unwrap();
@@ -160,6 +159,7 @@ async fn talk(store: &Store, mesh_id: &MeshId, (ada, bob): (&MemberId, &MemberId
     store.mark_topic_read(of_ada, &sought).await.unwrap().unwrap();
     let general = TopicSought::by_name("general");
     assert!(matches!(store.claim_topic_key(of_ada, &general, &key).await.unwrap(), TopicKeyClaimed::Done(_)));
+    assert!(matches!(store.replace_topic_key(of_ada, &general, &key).await.unwrap(), TopicKeyClaimed::Done(_)));
     assert_eq!(store.pending_seals(of_ada, &sought).await.unwrap().unwrap().1.len(), 1);
     store.seal_topic_key(of_ada, &sought, (bob, "e", "n")).await.unwrap();
     assert!(matches!(store.topic_key(of_bob, &sought).await.unwrap(), TopicKeyFound::Copy(..)));
@@ -222,8 +222,10 @@ async fn post(store: &Store, mesh_id: &MeshId, (ada, ada_key): (&MemberId, Publi
     let long_ago = Timestamp::from_millis(0);
     assert!(!store.recent_messages((mesh_id, bob), long_ago, 10).await.unwrap().is_empty());
     assert!(!store.own_topics(mesh_id, bob).await.unwrap().is_empty());
-    let page = NotificationPage { since: long_ago, unread_only: true, limit: 10 };
-    store.notifications((mesh_id, bob), page).await.unwrap();
+    for unread_only in [true, false] {
+        let page = NotificationPage { since: long_ago, unread_only, limit: 10 };
+        store.notifications((mesh_id, bob), page).await.unwrap();
+    }
     for which in [ReadNow::These(vec!["n".parse().unwrap()]), ReadNow::Before(long_ago)] {
         store.read_notifications((mesh_id, bob), &which, None).await.unwrap();
     }
@@ -384,6 +386,9 @@ async fn sqlite_reaches_every_row_by_an_index() {
                 && (!step.starts_with("SCAN ") || allowed.iter().any(|scan| step.starts_with(scan)))
         };
         assert!(plan.iter().all(fine), "{sql}\n{}", plan.join("\n"));
+        if sql.contains("n.read_at is null") {
+            assert!(plan.iter().any(|step| step.contains("notification_unread")), "{}", plan.join("\n"));
+        }
     }
     drop(reader);
     store.close().await;

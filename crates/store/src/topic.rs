@@ -69,6 +69,23 @@ pub enum TopicMade {
     NoMember,
 }
 
+/// A topic that a member is in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnTopic {
+    /// The topic.
+    pub id: TopicId,
+    /// Its name.
+    pub name: TopicName,
+    /// What it is about.
+    pub description: Option<String>,
+    /// Whom it is open to.
+    pub visibility: Visibility,
+    /// Since when it exists.
+    pub created_at: Timestamp,
+    /// When the last message was written.
+    pub last_message_at: Option<Timestamp>,
+}
+
 impl Store {
     /// Makes a topic with its creator as lead, or lets the member into the public one of that name.
     pub async fn create_topic(&self, whose: (&MeshId, &MemberId), new: &NewTopic) -> Result<TopicMade, StoreError> {
@@ -139,6 +156,29 @@ impl Store {
         Ok(topics.collect::<sqlx::Result<_>>()?)
     }
 
+    /// The topics that a member is in, by name.
+    pub async fn own_topics(&self, mesh_id: &MeshId, member_id: &MemberId) -> Result<Vec<OwnTopic>, StoreError> {
+        const TOPICS: Sql = sql!(
+            "select t.id, t.name, t.description, t.visibility, t.created_at, (select q.created_at from topic_message q \
+              where q.mesh_id = t.mesh_id and q.topic_id = t.id and q.seq = t.head_seq) \
+             from topic_member c left join topic t on t.mesh_id = c.mesh_id and t.id = c.topic_id \
+             where c.mesh_id = $1 and c.member_id = $2 and t.archived_at is null order by t.name"
+        );
+        let mut reader = self.db().read().await?;
+        let rows = reader.connection().rows(TOPICS, &[mesh_id.as_str().into(), member_id.as_str().into()]).await?;
+        let topics = rows.iter().map(|row| {
+            Ok(OwnTopic {
+                id: row.parsed(0)?,
+                name: row.parsed(1)?,
+                description: row.maybe_text(2)?,
+                visibility: row.parsed(3)?,
+                created_at: Timestamp::from_millis(row.int(4)?),
+                last_message_at: row.maybe_int(5)?.map(Timestamp::from_millis),
+            })
+        });
+        Ok(topics.collect::<sqlx::Result<_>>()?)
+    }
+
     /// A topic that the member is in.
     pub async fn topic(
         &self,
@@ -159,7 +199,6 @@ pub(crate) struct Seen {
     /// What it is in the topic, if it is in it.
     pub(crate) role: Option<TopicRole>,
     pub(crate) is_admin: bool,
-    made_it: bool,
     is_archived: bool,
 }
 
@@ -182,7 +221,7 @@ use By::{Id as ById, Name as ByName};
 macro_rules! seen {
     ($column:literal) => {
         seen!(@text concat!(
-            "select t.id, t.name, t.visibility, t.encrypted_key_pubkey, t.head_seq, t.created_by_member_id, t.archived_at, \
+            "select t.id, t.name, t.visibility, t.encrypted_key_pubkey, t.head_seq, t.archived_at, \
              c.display_name, c.role, s.role from topic t \
              left join member c on c.id = $3 and c.mesh_id || '' = t.mesh_id and c.revoked_at is null \
              left join topic_member s on s.mesh_id = t.mesh_id and s.topic_id = t.id and s.member_id = c.id \
@@ -241,14 +280,13 @@ async fn find(
     };
     let row = connection.row(sql, &[mesh_id.as_str().into(), text.into(), member_id.as_str().into()]).await?;
     let Some(row) = row else { return Ok(None) };
-    let Some(role) = row.maybe_text(8)? else { return Ok(None) };
+    let Some(role) = row.maybe_text(7)? else { return Ok(None) };
     Ok(Some(Seen {
         topic: read(&row)?,
-        name: row.parsed(7)?,
-        role: row.maybe_text(9)?.map(|_| row.parsed(9)).transpose()?,
+        name: row.parsed(6)?,
+        role: row.maybe_text(8)?.map(|_| row.parsed(8)).transpose()?,
         is_admin: role == MemberRole::Admin.as_str(),
-        made_it: row.maybe_text(5)?.as_deref() == Some(member_id.as_str()),
-        is_archived: row.maybe_int(6)?.is_some(),
+        is_archived: row.maybe_int(5)?.is_some(),
     }))
 }
 
@@ -276,8 +314,7 @@ async fn let_in(
         if seen.topic.visibility != Visibility::Public {
             return Ok(TopicMade::NotOpen);
         }
-        let role = if seen.made_it { TopicRole::Lead } else { TopicRole::Member };
-        join(connection, whose, &seen, role, now).await?;
+        join(connection, whose, &seen, TopicRole::Member, now).await?;
     }
     Ok(TopicMade::Found(seen.topic))
 }

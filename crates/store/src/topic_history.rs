@@ -74,19 +74,20 @@ impl Store {
     }
 }
 
-/// The columns of a message, as [`read`] reads them.
+/// The columns of a message `q`, as [`read`] reads them, and what else is asked.
 macro_rules! messages {
     ($tail:literal) => {
-        messages!(@text concat!(
-            "select id, sender_pubkey, sender_member_id, sender_name, nonce, ciphertext, body_version, reply_to_id, \
-             created_at, seq, mentions, ext, plaintext from topic_message where mesh_id = $1 and topic_id = $2 ",
+        $crate::topic_history::messages!(@text concat!(
+            "select q.id, q.sender_pubkey, q.sender_member_id, q.sender_name, q.nonce, q.ciphertext, q.body_version, \
+             q.reply_to_id, q.created_at, q.seq, q.mentions, q.ext, q.plaintext",
             $tail
         ))
     };
     (@text $text:expr) => {
-        sql!(sqlite: $text, postgres: $text)
+        $crate::sql::sql!(sqlite: $text, postgres: $text)
     };
 }
+pub(crate) use messages;
 
 async fn read_before(
     connection: &mut Connection<'_>,
@@ -98,7 +99,9 @@ async fn read_before(
         "select seq, cast(octet_length(ciphertext) + coalesce(octet_length(ext), 0) as bigint) from topic_message \
          where mesh_id = $1 and topic_id = $2 and seq < $3 order by seq desc limit $4"
     );
-    const MESSAGES: Sql = messages!("and seq >= $3 and seq < $4 order by seq desc");
+    const MESSAGES: Sql = messages!(
+        " from topic_message q where q.mesh_id = $1 and q.topic_id = $2 and q.seq >= $3 and q.seq < $4 order by q.seq desc"
+    );
     let limit = limit.clamp(1, MAX_HISTORY_PAGE);
     let ids = [mesh_id.as_str().into(), topic_id.as_str().into()];
     let [mesh, topic] = ids.clone();
@@ -119,7 +122,9 @@ async fn read_after(
         "select seq, cast(octet_length(ciphertext) + coalesce(octet_length(ext), 0) as bigint) from topic_message \
          where mesh_id = $1 and topic_id = $2 and seq > $3 order by seq limit $4"
     );
-    const MESSAGES: Sql = messages!("and seq > $3 and seq <= $4 order by seq");
+    const MESSAGES: Sql = messages!(
+        " from topic_message q where q.mesh_id = $1 and q.topic_id = $2 and q.seq > $3 and q.seq <= $4 order by q.seq"
+    );
     let limit = limit.clamp(1, MAX_HISTORY_PAGE);
     let ids = [mesh_id.as_str().into(), topic_id.as_str().into()];
     let [mesh, topic] = ids.clone();

@@ -3,14 +3,16 @@
 //! - A topic without a key gets one from the first member who makes one ([`Store::claim_topic_key`]).
 //! - Whoever holds a copy seals for those who have none ([`Store::pending_seals`], [`Store::seal_topic_key`]).
 //! - A copy is never replaced by another (R8), unless its member rejected it ([`Store::reject_topic_key`]).
+//! - A key that nobody but one member can have used is replaced by whoever is responsible for the topic
+//!   ([`Store::replace_topic_key`]): it may be none.
 
 use claudemesh_proto::id::TopicKeyId;
-use claudemesh_proto::{DisplayName, MemberId, MeshId, PublicKey, Timestamp, TopicId, TopicSought};
+use claudemesh_proto::{DisplayName, MemberId, MeshId, PublicKey, Timestamp, TopicId, TopicRole, TopicSought};
 use serde_json::json;
 
 use crate::error::StoreError;
-use crate::sql::{Connection, Sql, sql};
-use crate::topic::{self, Closed, Topic};
+use crate::sql::{Connection, Sql, Value, sql};
+use crate::topic::{self, Closed, Seen, Topic};
 use crate::{Store, audit, id};
 
 /// Most members that are shown as waiting for a copy.
@@ -56,7 +58,7 @@ pub enum TopicKeyFound {
 pub enum TopicKeyClaimed {
     /// The topic has this key.
     Done(Topic),
-    /// It has another one.
+    /// It has another one, which this one may not replace.
     AlreadyEncrypted(Topic),
     /// The topic is closed to the member.
     Closed(Closed),
@@ -101,7 +103,29 @@ pub enum TopicKeyRejected {
     Unencrypted(Topic),
     /// The member has no copy, or rejected it before.
     NotSealed(Topic),
+    /// Nobody else in the topic has a copy: the key would be lost.
+    LastCopy(Topic),
 }
+
+/// Why there is nothing to do with a topic's key.
+enum Keyless {
+    Closed(Closed),
+    Unencrypted(Topic),
+}
+
+macro_rules! from_keyless {
+    ($($outcome:ident),*) => {
+        $(impl From<Keyless> for $outcome {
+            fn from(why: Keyless) -> Self {
+                match why {
+                    Keyless::Closed(closed) => Self::Closed(closed),
+                    Keyless::Unencrypted(topic) => Self::Unencrypted(topic),
+                }
+            }
+        })*
+    };
+}
+from_keyless!(TopicKeyFound, TopicKeySealed, TopicKeyRejected);
 
 impl Store {
     /// The copy that was sealed for a member.
@@ -112,13 +136,10 @@ impl Store {
     ) -> Result<TopicKeyFound, StoreError> {
         let mut reader = self.db().read().await?;
         let mut connection = reader.connection();
-        let topic = match topic::open(&mut connection, whose, sought).await? {
+        let topic = match keyed(&mut connection, whose, sought).await? {
             Ok(seen) => seen.topic,
-            Err(closed) => return Ok(TopicKeyFound::Closed(closed)),
+            Err(why) => return Ok(why.into()),
         };
-        if topic.encrypted_key_pubkey.is_none() {
-            return Ok(TopicKeyFound::Unencrypted(topic));
-        }
         let copy = copy_of(&mut connection, whose, &topic.id).await?;
         Ok(copy
             .map_or_else(|| TopicKeyFound::NotSealed(topic.clone()), |copy| TopicKeyFound::Copy(topic.clone(), copy)))
@@ -131,9 +152,29 @@ impl Store {
         sought: &TopicSought,
         key: &OwnCopy,
     ) -> Result<TopicKeyClaimed, StoreError> {
-        const CLAIM: Sql = sql!(
-            "update topic set encrypted_key_pubkey = $3 where mesh_id = $1 and id = $2 and encrypted_key_pubkey is null"
-        );
+        self.give_key(whose, sought, key, false).await
+    }
+
+    /// Does the same when the topic has a key of which there is no trace but one member's copy and messages: then for admins, and for
+    /// who leads the topic. That copy goes.
+    pub async fn replace_topic_key(
+        &self,
+        whose: (&MeshId, &MemberId),
+        sought: &TopicSought,
+        key: &OwnCopy,
+    ) -> Result<TopicKeyClaimed, StoreError> {
+        self.give_key(whose, sought, key, true).await
+    }
+
+    async fn give_key(
+        &self,
+        whose: (&MeshId, &MemberId),
+        sought: &TopicSought,
+        key: &OwnCopy,
+        may_replace: bool,
+    ) -> Result<TopicKeyClaimed, StoreError> {
+        const CLAIM: Sql = sql!("update topic set encrypted_key_pubkey = $3 where mesh_id = $1 and id = $2");
+        const FORGET: Sql = sql!("delete from topic_member_key where mesh_id = $1 and topic_id = $2");
         let now = self.now();
         let mut tx = self.db().write().await?;
         let mut connection = tx.connection();
@@ -142,11 +183,17 @@ impl Store {
             Ok(seen) => seen,
             Err(closed) => return Ok(TopicKeyClaimed::Closed(closed)),
         };
+        let is_responsible = seen.is_admin || seen.role == Some(TopicRole::Lead);
         let (mut topic, name) = (seen.topic, seen.name);
-        let values = [whose.0.as_str().into(), topic.id.as_str().into(), (&key.encrypted_key_pubkey).into()];
-        if connection.execute(CLAIM, &values).await? == 0 {
-            return Ok(TopicKeyClaimed::AlreadyEncrypted(topic));
+        let [mesh, id]: [Value<'_>; 2] = [whose.0.as_str().into(), topic.id.as_str().into()];
+        if topic.encrypted_key_pubkey.is_some() {
+            let may_replace = may_replace && is_responsible && is_unused(&mut connection, whose.0, &topic.id).await?;
+            if !may_replace {
+                return Ok(TopicKeyClaimed::AlreadyEncrypted(topic));
+            }
+            connection.execute(FORGET, &[mesh.clone(), id.clone()]).await?;
         }
+        connection.execute(CLAIM, &[mesh, id, (&key.encrypted_key_pubkey).into()]).await?;
         put(&mut connection, (whose, &topic.id), whose.1, (&key.encrypted_key, &key.nonce), now).await?;
         let payload = json!({"topic": topic.name, "topicId": topic.id});
         topic::record(&mut connection, whose, ("topic_key_claimed", &name, payload), now).await?;
@@ -200,14 +247,10 @@ impl Store {
         let mut tx = self.db().write().await?;
         let mut connection = tx.connection();
         audit::lock(&mut connection, whose.0).await?;
-        let seen = match topic::open(&mut connection, whose, sought).await? {
-            Ok(seen) => seen,
-            Err(closed) => return Ok(TopicKeySealed::Closed(closed)),
+        let (topic, name) = match keyed(&mut connection, whose, sought).await? {
+            Ok(seen) => (seen.topic, seen.name),
+            Err(why) => return Ok(why.into()),
         };
-        let (topic, name) = (seen.topic, seen.name);
-        if topic.encrypted_key_pubkey.is_none() {
-            return Ok(TopicKeySealed::Unencrypted(topic));
-        }
         if copy_of(&mut connection, whose, &topic.id).await?.is_none() {
             return Ok(TopicKeySealed::SealerHasNoKey(topic));
         }
@@ -231,31 +274,70 @@ impl Store {
         sought: &TopicSought,
     ) -> Result<TopicKeyRejected, StoreError> {
         const REJECT: Sql = sql!(
-            "update topic_member_key set rejected_at = $4 \
-             where mesh_id = $1 and topic_id = $2 and member_id = $3 and rejected_at is null"
+            "update topic_member_key set rejected_at = $4 where mesh_id = $1 and topic_id = $2 and member_id = $3"
+        );
+        const OTHERS: Sql = sql!(
+            "select k.member_id from topic_member_key k \
+             left join topic_member s on s.mesh_id = k.mesh_id and s.topic_id = k.topic_id and s.member_id = k.member_id \
+             left join member m on m.id = k.member_id and m.mesh_id || '' = k.mesh_id \
+             where k.mesh_id = $1 and k.topic_id = $2 and k.member_id <> $3 and k.rejected_at is null \
+             and s.id is not null and m.revoked_at is null limit 1"
         );
         let now = self.now();
         let mut tx = self.db().write().await?;
         let mut connection = tx.connection();
         audit::lock(&mut connection, whose.0).await?;
-        let seen = match topic::open(&mut connection, whose, sought).await? {
-            Ok(seen) => seen,
-            Err(closed) => return Ok(TopicKeyRejected::Closed(closed)),
+        let (topic, name) = match keyed(&mut connection, whose, sought).await? {
+            Ok(seen) => (seen.topic, seen.name),
+            Err(why) => return Ok(why.into()),
         };
-        let (topic, name) = (seen.topic, seen.name);
-        if topic.encrypted_key_pubkey.is_none() {
-            return Ok(TopicKeyRejected::Unencrypted(topic));
-        }
-        let values =
-            [whose.0.as_str().into(), topic.id.as_str().into(), whose.1.as_str().into(), now.as_millis().into()];
-        if connection.execute(REJECT, &values).await? == 0 {
+        if copy_of(&mut connection, whose, &topic.id).await?.is_none() {
             return Ok(TopicKeyRejected::NotSealed(topic));
         }
+        let ids: [Value<'_>; 3] = [whose.0.as_str().into(), topic.id.as_str().into(), whose.1.as_str().into()];
+        if connection.row(OTHERS, &ids).await?.is_none() {
+            return Ok(TopicKeyRejected::LastCopy(topic));
+        }
+        let [mesh, id, member] = ids;
+        connection.execute(REJECT, &[mesh, id, member, now.as_millis().into()]).await?;
         let payload = json!({"topic": topic.name, "topicId": topic.id});
         topic::record(&mut connection, whose, ("topic_key_rejected", &name, payload), now).await?;
         tx.commit().await?;
         Ok(TopicKeyRejected::Done(topic, now))
     }
+}
+
+/// A topic that the member is in and that has a key.
+async fn keyed(
+    connection: &mut Connection<'_>,
+    whose: (&MeshId, &MemberId),
+    sought: &TopicSought,
+) -> sqlx::Result<Result<Seen, Keyless>> {
+    Ok(match topic::open(connection, whose, sought).await? {
+        Ok(seen) if seen.topic.encrypted_key_pubkey.is_none() => Err(Keyless::Unencrypted(seen.topic)),
+        seen => seen.map_err(Keyless::Closed),
+    })
+}
+
+/// Whether at most one member has a copy of a topic's key, and nobody else has written anything that may be sealed with it.
+async fn is_unused(connection: &mut Connection<'_>, mesh_id: &MeshId, topic_id: &TopicId) -> sqlx::Result<bool> {
+    const HOLDERS: Sql = sql!(
+        "select member_id from topic_member_key where mesh_id = $1 and topic_id = $2 and rejected_at is null \
+         order by member_id limit 2"
+    );
+    const USED: Sql = sql!(
+        "select seq from topic_message where mesh_id = $1 and topic_id = $2 and body_version = 2 \
+         and sender_member_id <> $3 limit 1"
+    );
+    let ids: [Value<'_>; 2] = [mesh_id.as_str().into(), topic_id.as_str().into()];
+    let holders = connection.rows(HOLDERS, &ids).await?;
+    let holder = match holders.as_slice() {
+        [] => String::new(),
+        [holder] => holder.text(0)?,
+        _ => return Ok(false),
+    };
+    let [mesh, id] = ids;
+    Ok(connection.row(USED, &[mesh, id, (&holder).into()]).await?.is_none())
 }
 
 /// The copy that counts.

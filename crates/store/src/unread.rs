@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use claudemesh_proto::{MemberId, MeshId, PublicKey, TopicId};
+use claudemesh_proto::{MemberId, MeshId, TopicId};
 
 use crate::Store;
 use crate::error::StoreError;
-use crate::sql::{Sql, Value, json, sql};
+use crate::sql::{Sql, Value, sql};
 
 /// So many of the last messages of a topic are looked through: beyond that nobody counts.
 pub const MAX_UNREAD: i64 = 1000;
@@ -26,21 +26,5 @@ impl Store {
         let mut reader = self.db().read().await?;
         let rows = reader.connection().rows(UNREAD, &values).await?;
         Ok(rows.iter().map(|row| Ok((row.parsed(0)?, row.int(1)?))).collect::<sqlx::Result<_>>()?)
-    }
-
-    /// The keys that members have now, removed or not.
-    pub async fn pubkeys_of(
-        &self,
-        mesh_id: &MeshId,
-        members: impl IntoIterator<Item = &MemberId>,
-    ) -> Result<BTreeMap<MemberId, PublicKey>, StoreError> {
-        const KEYS: Sql = sql!(
-            "select m.id, m.peer_pubkey from ",
-            rows " left join member m on m.id = r.value ->> 0 and m.mesh_id || '' = $2 where m.id is not null"
-        );
-        let asked: Vec<(&MemberId,)> = members.into_iter().map(|member| (member,)).collect();
-        let mut reader = self.db().read().await?;
-        let rows = reader.connection().rows(KEYS, &[(&json(&asked)?).into(), mesh_id.as_str().into()]).await?;
-        Ok(rows.iter().map(|row| Ok((row.parsed(0)?, row.parsed(1)?))).collect::<sqlx::Result<_>>()?)
     }
 }

@@ -7,7 +7,7 @@ use claudemesh_proto::event::{SystemEvent, uuid};
 use claudemesh_proto::limits::MAX_NAME_CHARS;
 use claudemesh_proto::member::{self as wire, MemberListResponse, MemberUpdate, MemberUpdated};
 use claudemesh_proto::text::one_line;
-use claudemesh_proto::{BrokerFrame, DisplayName, ErrorCode, GroupSet, MemberId, MemberRole};
+use claudemesh_proto::{BrokerFrame, DisplayName, ErrorCode, GroupSet, MemberId};
 use claudemesh_store::{Denied, Member, MemberChange, MemberChanged};
 use serde_json::{Map, Value, json};
 
@@ -17,8 +17,7 @@ use crate::fault::Fault;
 
 /// Everybody in the caller's mesh but the banned.
 pub(crate) async fn list(app: &App, live: &Live) -> Result<BrokerFrame, Fault> {
-    let authority = app.store.authority(&live.mesh_id, &live.member_id).await?;
-    let sees_all = authority.is_some_and(|authority| authority.may_administer);
+    let sees_all = is_admin(app, live).await?;
     let members = app.store.members(&live.mesh_id).await?;
     let is_seen = |member: &Member| sees_all || member.id == live.member_id;
     let members = members.into_iter().map(|member| shown(app, live, is_seen(&member), member)).collect();
@@ -51,7 +50,8 @@ pub(crate) async fn update(app: &App, live: &Live, request: MemberUpdate) -> Res
 
 /// Whether the caller is an admin now, not when it connected.
 pub(crate) async fn is_admin(app: &App, live: &Live) -> Result<bool, Fault> {
-    Ok(app.store.role(&live.mesh_id, &live.member_id).await? == Some(MemberRole::Admin))
+    let authority = app.store.authority(&live.mesh_id, &live.member_id).await?;
+    Ok(authority.is_some_and(|authority| authority.may_administer))
 }
 
 pub(crate) async fn require_admin(app: &App, live: &Live, what: &'static str) -> Result<(), Fault> {

@@ -20,14 +20,16 @@ pub(crate) async fn create(app: &App, live: &Live, request: TopicCreate) -> Resu
     let asked = parse(request)?;
     let made = if app.limits.may_make_topic(&live.mesh_id, &live.member_id, app.clock.now()) {
         let made = make(app, live, asked).await;
-        if !matches!(made, Ok(TopicMade::Made(_))) {
+        // That there is a topic that one may not know of is not told for nothing.
+        if !matches!(made, Ok(TopicMade::Made(_) | TopicMade::NotOpen)) {
             app.limits.made_no_topic(&live.mesh_id, &live.member_id);
         }
         made?
     } else {
         let rate = app.settings.config.topic_rate_per_hour;
         let too_many = || Fault::new(ErrorCode::RateLimit, format!("max {rate} new topics/hour, slow down"));
-        app.store.find_topic(caller(live), &asked.name).await?.ok_or_else(too_many)?
+        let found = app.store.find_topic(caller(live), &asked.name).await?;
+        found.filter(|found| *found != TopicMade::NotOpen).ok_or_else(too_many)?
     };
     let (topic, created) = match made {
         TopicMade::Made(topic) => (topic, true),

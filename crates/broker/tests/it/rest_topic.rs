@@ -268,6 +268,20 @@ async fn a_topic_without_a_key_gets_one_from_the_first_who_claims(setup: Setup) 
     let (winner, other) = if won["memberId"] == ann.id { (of_ann, of_bob) } else { (of_bob, of_ann) };
     assert_eq!(get(&mesh, "/v1/topics/general/key", &winner).await.status, 200);
     is(&get(&mesh, "/v1/topics/general/key", &other).await, 404, "key_not_sealed_for_member", "general");
+    // The only copy is not rejected; an admin may replace it while it is the only one, and the member may not.
+    let answer = ask(&mesh, "POST", "/v1/topics/general/key/reject", (&winner, None)).await;
+    is(&answer, 409, "last_copy", "general");
+    let (of_ann, of_bob) = if won["memberId"] == ann.id { (winner, other) } else { (other, winner) };
+    let replace = merged(claim(9), json!({"replace": true}));
+    is(
+        &post(&mesh, "/v1/topics/general/claim-key", &of_bob, replace.clone()).await,
+        409,
+        "already_encrypted",
+        "general",
+    );
+    let answer = post(&mesh, "/v1/topics/general/claim-key", &of_ann, replace).await;
+    assert_eq!((answer.status, &answer.json()["senderPubkey"]), (200, &json!("09".repeat(32))), "{answer:?}");
+    assert_eq!(get(&mesh, "/v1/topics/general/key", &of_ann).await.json()["encryptedKey"], copy(9)["encryptedKey"]);
     assert_eq!(mesh.database.number("select count(*) from topic_member_key").await, 1);
 }
 

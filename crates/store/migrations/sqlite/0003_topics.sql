@@ -103,6 +103,7 @@ create table notification (
     foreign key (mesh_id, recipient_member_id) references member (mesh_id, id) on delete cascade
 );
 create index notification_of on notification (mesh_id, recipient_member_id, created_at);
+create index notification_unread on notification (mesh_id, recipient_member_id, created_at) where read_at is null;
 create index notification_read on notification (created_at) where read_at is not null;
 
 -- What the messages of a mesh's topics take, with their notifications.

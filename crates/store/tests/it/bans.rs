@@ -78,7 +78,7 @@ async fn from_the_commit_on_every_query_refuses_the_removed(ground: &Ground) {
     town.settle(Settled::Held(held[0].delivery)).await;
     assert_ne!(town.state(&id).await, DeliveryState::Delivered);
     assert!(!town.is_admitted(&town.bob).await);
-    assert_eq!(store.role(&town.mesh, &town.bob.id).await.unwrap(), None);
+    assert_eq!(store.authority(&town.mesh, &town.bob.id).await.unwrap().unwrap().display_name, None);
     assert_eq!(store.members(&town.mesh).await.unwrap().len(), 1);
     assert_eq!(store.redeem_invite(&town.redemption(&invite, town.bob.key)).await.unwrap(), Redeemed::MemberRevoked);
     assert_eq!(store.invites(&town.mesh).await.unwrap().iter().map(|invite| invite.used_count).sum::<u32>(), 1);

@@ -47,10 +47,11 @@ async fn members_are_listed_as_they_joined(ground: &Ground) {
     let members = store.members(&town.mesh).await.unwrap();
     assert_eq!(members.len(), 2);
     assert!(members.iter().any(|member| member.id == town.bob.id && member.pubkey == town.bob.key));
-    assert_eq!(store.role(&town.mesh, &town.ada.id).await.unwrap(), Some(claudemesh_proto::MemberRole::Admin));
+    assert!(store.authority(&town.mesh, &town.ada.id).await.unwrap().unwrap().may_administer);
     ground.sql(&format!("update member set revoked_at = 1 where id = '{}'", town.bob.id)).await;
     assert_eq!(store.members(&town.mesh).await.unwrap().len(), 1);
-    assert_eq!(store.role(&town.mesh, &town.bob.id).await.unwrap(), None);
+    let authority = store.authority(&town.mesh, &town.bob.id).await.unwrap().unwrap();
+    assert_eq!((authority.may_administer, authority.display_name), (false, None));
     store.close().await;
 }
 

@@ -1,7 +1,10 @@
 //! The copies of a topic's key: claiming it, passing it on, and that a copy stays (R8).
 
-use claudemesh_proto::{TopicRole, TopicSought, Visibility};
-use claudemesh_store::{Closed, MAX_PENDING_SEALS, TopicKeyClaimed, TopicKeyFound, TopicKeyRejected, TopicKeySealed};
+use claudemesh_proto::post::{BodyVersion, Post};
+use claudemesh_proto::{Target, TopicRole, TopicSought, Visibility};
+use claudemesh_store::{
+    Closed, MAX_PENDING_SEALS, NewMessage, TopicKeyClaimed, TopicKeyFound, TopicKeyRejected, TopicKeySealed,
+};
 
 use crate::ground::Ground;
 use crate::people::{Person, Town};
@@ -11,6 +14,8 @@ on_both! {
     of_two_who_claim_a_key_at_once_one_wins,
     of_two_who_seal_for_one_member_at_once_one_wins,
     a_copy_stays_until_its_member_rejects_it,
+    the_last_copy_is_not_rejected,
+    a_key_without_a_trace_is_replaced_by_who_is_responsible,
     who_holds_no_copy_seals_for_nobody,
     keys_are_for_members_of_the_topic,
     those_wait_longest_first_who_have_no_copy,
@@ -132,6 +137,57 @@ async fn a_copy_stays_until_its_member_rejects_it(ground: &Ground) {
     assert_eq!(held(&town, &town.bob, &sought).await, Some(kept(5)));
     let rejected = "select payload from audit_log where event_type = 'topic_key_rejected'";
     assert_eq!(ground.rows(rejected).await.len(), 1);
+    store.close().await;
+}
+
+async fn the_last_copy_is_not_rejected(ground: &Ground) {
+    let store = ground.open().await;
+    let town = Town::found(&store).await;
+    let (_, sought) = town.topic(Visibility::Public).await;
+    let reject = async |person| word(&store.reject_topic_key(town.whose(person), &sought).await.unwrap());
+    assert_eq!(reject(&town.ada).await, "LastCopy");
+    town.enter(&town.bob, &sought).await;
+    assert_eq!(word(&seal(&town, &town.ada, &sought, (&town.bob, 2)).await), "Done");
+    assert_eq!((reject(&town.ada).await, reject(&town.bob).await), ("Done".into(), "LastCopy".into()));
+    assert_eq!(word(&seal(&town, &town.bob, &sought, (&town.ada, 3)).await), "Done");
+    // Who is not in the topic seals for nobody.
+    store.leave_topic(town.whose(&town.bob), &sought).await.unwrap();
+    assert_eq!(reject(&town.ada).await, "LastCopy");
+    assert_eq!(held(&town, &town.ada, &sought).await, Some(kept(3)));
+    store.close().await;
+}
+
+async fn a_key_without_a_trace_is_replaced_by_who_is_responsible(ground: &Ground) {
+    let store = ground.open().await;
+    let town = Town::found(&store).await;
+    let cid = town.join().await;
+    let (general, pubkey) = (general(), "select encrypted_key_pubkey from topic");
+    let topic = store.topics(&town.mesh, &town.ada.id).await.unwrap().remove(0).id;
+    let write = async |from: &Person| {
+        let post = Some(Post { body_version: BodyVersion::Sealed, ..Post::default() });
+        let target = Target::Topic(topic.clone());
+        town.append(NewMessage { target, post, ..town.letter(from, from.key, "x") }).await.unwrap()
+    };
+    let replace = async |person, number| {
+        word(&store.replace_topic_key(town.whose(person), &general, &copy(number)).await.unwrap())
+    };
+    assert_eq!(word(&store.claim_topic_key(town.whose(&town.bob), &general, &copy(1)).await.unwrap()), "Done");
+    write(&town.bob).await;
+    assert_eq!(replace(&cid, 2).await, "AlreadyEncrypted", "not by everybody");
+    assert_eq!(replace(&town.bob, 2).await, "AlreadyEncrypted", "nor by who claimed it");
+    assert_eq!(replace(&town.ada, 2).await, "Done");
+    assert_eq!(ground.rows(pubkey).await, [copy(2).encrypted_key_pubkey]);
+    assert_eq!((held(&town, &town.bob, &general).await, held(&town, &town.ada, &general).await), (None, Some(kept(2))));
+    let claims = "select count(*) from audit_log where event_type = 'topic_key_claimed'";
+    assert_eq!(ground.number(claims).await, 2);
+    // It was used: somebody wrote with it, or has it besides.
+    ground.sql("delete from topic_message").await;
+    assert_eq!(word(&seal(&town, &town.ada, &general, (&cid, 3)).await), "Done");
+    assert_eq!(replace(&town.ada, 4).await, "AlreadyEncrypted");
+    store.reject_topic_key(town.whose(&cid), &general).await.unwrap();
+    write(&cid).await;
+    assert_eq!(replace(&town.ada, 4).await, "AlreadyEncrypted");
+    assert_eq!(held(&town, &town.ada, &general).await, Some(kept(2)));
     store.close().await;
 }
 

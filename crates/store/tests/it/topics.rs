@@ -12,6 +12,7 @@ use crate::people::{Person, Town, fresh_key};
 on_both! {
     two_who_make_one_topic_at_once_are_in_one,
     a_private_topic_is_nothing_to_others,
+    a_creator_who_comes_back_is_a_member,
     every_query_refuses_the_removed,
     a_member_s_key_is_changed_with_what_hangs_on_it,
     a_key_that_somebody_has_or_had_is_not_taken,
@@ -102,6 +103,19 @@ async fn a_private_topic_is_nothing_to_others(ground: &Ground) {
     let put = store.add_topic_member(town.whose(&town.ada), &by_id, (&town.bob.id, None)).await.unwrap();
     assert_eq!(put, TopicMemberPut::Done(TopicRole::Member));
     assert_eq!(store.topic(of_bob, &by_id).await.unwrap(), Ok(topic));
+    store.close().await;
+}
+
+/// Whoever made a topic and leads it no more does not get that back by leaving.
+async fn a_creator_who_comes_back_is_a_member(ground: &Ground) {
+    let store = ground.open().await;
+    let town = Town::found(&store).await;
+    let TopicMade::Made(topic) = town.make(&town.bob, "talk", Visibility::Public).await else { panic!("not made") };
+    let sought = TopicSought::by_id(topic.id);
+    assert!(store.leave_topic(town.whose(&town.bob), &sought).await.unwrap());
+    assert!(matches!(town.make(&town.bob, "talk", Visibility::Public).await, TopicMade::Found(_)));
+    let members = store.topic_members(town.whose(&town.bob), &sought).await.unwrap().unwrap();
+    assert_eq!(members.iter().map(|one| one.role).collect::<Vec<_>>(), [TopicRole::Member]);
     store.close().await;
 }
 

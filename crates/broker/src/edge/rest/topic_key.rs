@@ -92,7 +92,7 @@ pub(crate) struct RejectedCopy {
     responses(
         (status = 200, description = "It counts as missing", body = RejectedCopy),
         (status = 404, description = "`topic_not_found`, or `key_not_sealed_for_member`", body = Refused),
-        (status = 409, description = "`topic_unencrypted`: it has no key", body = Refused),
+        (status = 409, description = "`topic_unencrypted`: it has no key; `last_copy`: nobody else has one", body = Refused),
         Keyed
     )
 )]
@@ -107,6 +107,11 @@ pub(crate) async fn reject(
             Ok(Json(RejectedCopy { topic: topic.name, topic_id: topic.id, rejected_at }))
         }
         TopicKeyRejected::NotSealed(topic) => Err(not_sealed(&topic)),
+        TopicKeyRejected::LastCopy(topic) => {
+            let hint = "nobody else in the topic has a copy: without this one the key would be lost";
+            let body = json!({"error": "last_copy", "topic": topic.name, "hint": hint});
+            Err(Refusal::Own(StatusCode::CONFLICT, body))
+        }
         TopicKeyRejected::Unencrypted(topic) => Err(unencrypted(&topic)),
         TopicKeyRejected::Closed(closed) => Err(shut(closed, &name)),
     }
@@ -122,6 +127,9 @@ pub(crate) struct Claim {
     encrypted_key: String,
     /// Base64 of 24 bytes.
     nonce: String,
+    /// Takes the place of a key of which there is no trace but one member's copy and messages. For admins and leads of the topic.
+    #[serde(default)]
+    replace: bool,
 }
 
 /// A topic that has this key.
@@ -164,7 +172,13 @@ pub(crate) async fn claim(
     let Body(claim) = claim?;
     let key = calls::topic_key::own_copy(&claim.encrypted_key_pubkey, &claim.encrypted_key, &claim.nonce);
     let key = key.map_err(|bad| Refusal::invalid(bad.to_string()))?;
-    match running.app.store.claim_topic_key(caller.whose(), &sought, &key).await? {
+    let (store, whose) = (&running.app.store, caller.whose());
+    let claimed = if claim.replace {
+        store.replace_topic_key(whose, &sought, &key).await?
+    } else {
+        store.claim_topic_key(whose, &sought, &key).await?
+    };
+    match claimed {
         TopicKeyClaimed::Done(topic) => Ok(Json(ClaimedKey {
             topic: topic.name,
             topic_id: topic.id,
