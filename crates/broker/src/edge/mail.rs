@@ -219,6 +219,10 @@ impl Mail {
             let (mesh_id, by) = (live.mesh_id.clone(), live.member_id.clone());
             drop(app.store.settle(Settle { mesh_id, by, which: Settled::Posts(front) }).await);
         }
+        // A busy connection gets what is urgent before the rest, and looks from the start when it is idle.
+        if !live.seat.doorbell().is_busy() && self.mailbox.has_new_gap() {
+            self.rung(true);
+        }
     }
 
     /// When something has to be asked, if nothing happens before.

@@ -93,6 +93,11 @@ impl Mailbox {
         self.readings.progress()
     }
 
+    /// [`Readings::has_new_gap`].
+    pub(crate) fn has_new_gap(&mut self) -> bool {
+        self.readings.has_new_gap()
+    }
+
     /// Holds a row, for the first time or once more. Leases are counted from here, a little after the store's, so that the store's
     /// has ended when ours has.
     pub(crate) fn hold(&mut self, claimed: &Claimed, now: Timestamp) {

@@ -24,6 +24,8 @@ struct Reading {
     told: i64,
     /// It holds something, or something is acknowledged behind a gap.
     is_open: bool,
+    /// Where the gap began that was looked into last.
+    looked_at: Option<i64>,
 }
 
 /// Everything in a topic up to a message is acknowledged.
@@ -45,6 +47,7 @@ impl Readings {
             complete_to: span.delivered,
             told: span.delivered,
             is_open: false,
+            looked_at: None,
         });
         // Another connection of the member may have gone on meanwhile.
         reading.complete_to = reading.complete_to.max(span.delivered);
@@ -54,6 +57,20 @@ impl Readings {
         }
         let is_new = seq > reading.told && !reading.acknowledged.contains(&seq) && reading.held.insert(seq);
         reading.is_open |= is_new;
+        is_new
+    }
+
+    /// Whether between what it has of a topic lie messages of which it was not told whether they are for it, its member's own for
+    /// example. A look from the start tells; of each gap this is true once.
+    pub(crate) fn has_new_gap(&mut self) -> bool {
+        let mut is_new = false;
+        for reading in self.0.values_mut() {
+            let last = reading.held.last().max(reading.acknowledged.last()).copied().unwrap_or(0);
+            if last > reading.complete_to && reading.looked_at != Some(reading.complete_to) {
+                reading.looked_at = Some(reading.complete_to);
+                is_new = true;
+            }
+        }
         is_new
     }
 

@@ -12,6 +12,7 @@ on_both!(
     who_is_mentioned_is_told_whatever_the_body_is,
     a_post_into_a_topic_that_one_is_not_in_is_refused,
     what_was_held_comes_again_in_order_after_a_broken_line_and_a_restart,
+    one_s_own_posts_hold_no_cursor_up,
     a_busy_session_gets_what_is_urgent_and_the_rest_when_it_is_idle,
     every_bad_field_of_a_post_is_named_and_nothing_is_stored,
     a_banned_member_gets_nothing_new,
@@ -198,6 +199,38 @@ async fn what_was_held_comes_again_in_order_after_a_broken_line_and_a_restart(se
     // What came behind the gap may come once more.
     assert_eq!([to.receive().await, to.receive().await], ["3", "4"]);
     to.nothing_else().await;
+}
+
+/// A cursor moves over what its member wrote, whatever else came between that and what the member acknowledges.
+async fn one_s_own_posts_hold_no_cursor_up(setup: Setup) {
+    let mesh = setup.start().await;
+    let (_, ann, bob) = mesh.pair().await;
+    let (mut from, mut to) = (connect(&mesh, &ann).await, connect(&mesh, &bob).await);
+    let topic = general(&mut from).await;
+    let cursor = async || {
+        let cursor = format!("select delivered_seq from topic_member where member_id = '{}'", bob.id);
+        mesh.database.number(&cursor).await
+    };
+    for (round, is_behind_another) in [(0, false), (1, true)] {
+        let mut held = Vec::new();
+        if is_behind_another {
+            post(&mut from, &topic, "held", json!({})).await;
+            held.push(to.push().await.0);
+        }
+        post(&mut to, &topic, "own", json!({})).await;
+        from.deliver(&bob.key(), "direct").await;
+        assert_eq!(to.receive().await, "direct");
+        to.fence().await;
+        let last = post(&mut from, &topic, "last", json!({})).await;
+        assert_eq!(last["queued"], true, "{last}");
+        assert_eq!(to.receive().await, "last");
+        for push in &held {
+            to.acknowledge(push).await;
+        }
+        let all = [2, 5][round];
+        eventually("everything in the topic is acknowledged", async || cursor().await == all).await;
+        to.nothing_else().await;
+    }
 }
 
 /// websocket 3.9.
