@@ -9,6 +9,7 @@
 //! It asks for cargo and a Unix; every other tool is used when present and its absence is said.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "this program's output is its report to a person")]
 
+mod api;
 mod bench;
 mod edges;
 mod gate;

@@ -1,10 +1,12 @@
 //! The proofs of the promises at their long sizes: which tests they are, how large they become, and a table of what came out.
 //!
 //! A proof is a test like any other, which asks `CLAUDEMESH_PROVE_<its number>` how large to be and says at the end how many trials
-//! it made. They are built with the checks of a debug build and the speed of a release, and run one at a time.
+//! it made. They are built with the checks of a debug build and the speed of a release, and run one at a time. One is no test: `API`
+//! is what Schemathesis says of the REST interface.
 
 use std::fmt;
 
+use crate::api;
 use crate::gate::dress;
 use crate::postgres::{Cluster, Programs};
 use crate::run::{Stop, now, run, run_counting};
@@ -15,14 +17,14 @@ use crate::workspace::cargo;
 struct Proof {
     name: &'static str,
     what: &'static str,
-    /// The tests, by a part of their names.
+    /// The tests, by a part of their names; none for `API`.
     tests: &'static [&'static str],
     /// How large it is here. In the test command it is as large as fits there.
     long: u64,
     unit: &'static str,
 }
 
-const PROOFS: [Proof; 8] = [
+const PROOFS: [Proof; 9] = [
     Proof {
         name: "T1",
         what: "random lives against a model of the store",
@@ -73,7 +75,17 @@ const PROOFS: [Proof; 8] = [
         long: 28_800,
         unit: "s on each database",
     },
+    Proof {
+        name: "API",
+        what: "requests made of the REST description",
+        tests: &[],
+        long: 1_000,
+        unit: "requests of each operation",
+    },
 ];
+
+/// How many requests of each operation are a look at it.
+const FEW_REQUESTS: u64 = 20;
 
 /// What a caller of `prove` wants.
 #[derive(Debug)]
@@ -102,10 +114,14 @@ pub(crate) fn run_all(stop: &Stop, wish: &Wish) -> anyhow::Result<bool> {
     }
     anyhow::ensure!(wish.scale.is_finite() && wish.scale > 0.0, "--scale is a number above 0");
     let chosen = |proof: &&Proof| wish.only.is_empty() || wish.only.iter().any(|name| name == proof.name);
-    if !run(stop, &mut cargo(&BUILD))? {
-        return Ok(false);
-    }
-    let cluster = Cluster::start(stop, &Programs::find_or_install(stop)?)?;
+    let cluster = if PROOFS.iter().filter(chosen).any(|proof| !proof.tests.is_empty()) {
+        if !run(stop, &mut cargo(&BUILD))? {
+            return Ok(false);
+        }
+        Some(Cluster::start(stop, &Programs::find_or_install(stop)?)?)
+    } else {
+        None
+    };
     let mut rows = Vec::new();
     for proof in PROOFS.iter().filter(chosen) {
         let size = (!wish.short).then(|| scaled(proof.long, wish.scale));
@@ -113,7 +129,10 @@ pub(crate) fn run_all(stop: &Stop, wish: &Wish) -> anyhow::Result<bool> {
             size.map_or_else(|| "as in the test command".to_owned(), |size| format!("{size} {}", proof.unit));
         println!("\n== {}: {}, {size_text}", proof.name, proof.what);
         let start = now();
-        let (passed, mut tally) = run_counting(stop, &mut command(proof, size, &cluster.url()))?;
+        let (passed, mut tally) = match &cluster {
+            Some(cluster) if !proof.tests.is_empty() => run_counting(stop, &mut command(proof, size, &cluster.url()))?,
+            _ => api::run_all(stop, size.unwrap_or(FEW_REQUESTS))?,
+        };
         anyhow::ensure!(!stop.asked(), "interrupted");
         // A test that was not found, or that said nothing, has proved nothing.
         if tally.failed == 0 && (!passed || tally.trials == 0) {

@@ -79,10 +79,11 @@ fn results(line: &str) -> Tally {
     tally
 }
 
-/// The number in `proof T1 held for 500 lives`.
+/// The number in `proof T1 held for 500 lives`, or in the `870 generated, 870 passed` of Schemathesis.
 fn trials(line: &str) -> Option<u64> {
-    let (_, said) = line.strip_prefix("proof ")?.split_once(" held for ")?;
-    said.split(' ').next()?.parse().ok()
+    let held = line.strip_prefix("proof ").and_then(|said| Some(said.split_once(" held for ")?.1));
+    let made = line.contains(" generated, ").then(|| line.trim_start());
+    held.or(made)?.split(' ').next()?.parse().ok()
 }
 
 /// A line without its colours.
@@ -131,6 +132,7 @@ mod tests {
     fn the_trials_of_proofs_are_added_up() {
         let output = "test a ... \nproof T1 held for 500 lives\nok\nproof T1 held for 20 lives\nproof of nothing\n";
         assert_eq!(counted(output), Tally { passed: 0, failed: 0, trials: 520 });
+        assert_eq!(counted("Test cases:\n  870 generated, 869 passed, 1 skipped\n").trials, 870);
     }
 
     #[test]

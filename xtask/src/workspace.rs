@@ -44,8 +44,12 @@ pub(crate) fn metadata() -> anyhow::Result<Value> {
 
 /// Where a release build of this workspace leaves its programs.
 pub(crate) fn release_directory() -> anyhow::Result<PathBuf> {
+    Ok(target_directory()?.join("release"))
+}
+
+/// Where this workspace is built.
+pub(crate) fn target_directory() -> anyhow::Result<PathBuf> {
     let metadata = metadata()?;
-    let target =
-        metadata.get("target_directory").and_then(Value::as_str).context("cargo metadata names no target directory")?;
-    Ok(Path::new(target).join("release"))
+    let target = metadata.get("target_directory").and_then(Value::as_str);
+    Ok(target.context("cargo metadata names no target directory")?.into())
 }

@@ -300,6 +300,13 @@ async fn the_interface_describes_itself() {
     assert_eq!(description["openapi"], "3.1.0");
     assert_eq!(description["servers"], json!([{"url": "/v1"}, {"url": "/api/v1"}]));
     insta::assert_snapshot!("openapi", serde_json::to_string_pretty(&description).unwrap());
+    for (path, item) in description["paths"].as_object().unwrap() {
+        let parameters = item.as_object().unwrap().values().filter_map(|operation| operation["parameters"].as_array());
+        for parameter in parameters.flatten() {
+            let (name, place) = (parameter["name"].as_str().unwrap(), &parameter["in"]);
+            assert_eq!(place == "path", path.contains(&format!("{{{name}}}")), "{name} of {path}");
+        }
+    }
     let page = mesh.http(&Request::get("/docs")).await;
     assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
     for (_, path) in described(&mesh).await.into_keys() {

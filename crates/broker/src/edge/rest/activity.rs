@@ -27,6 +27,7 @@ const LOOK_BACK: Duration = Duration::from_hours(24);
 #[into_params(parameter_in = Query)]
 pub(crate) struct Since {
     /// Not what is from before this time (ISO-8601).
+    #[param(format = DateTime)]
     since: Option<String>,
 }
 

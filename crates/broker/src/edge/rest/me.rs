@@ -215,6 +215,7 @@ pub(crate) struct Included {
     /// `all` for the read ones, too.
     include: Option<String>,
     /// Not those from before this time (ISO-8601); seven days ago when absent.
+    #[param(format = DateTime)]
     since: Option<String>,
 }
 

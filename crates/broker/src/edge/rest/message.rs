@@ -26,17 +26,27 @@ use crate::edge::server::Running;
 #[serde(rename_all = "camelCase")]
 pub(crate) struct NewPost {
     /// The topic's name, without `#`.
+    #[schema(example = "general")]
     topic: String,
     /// The body in padded base64: text for version 1, a secretbox under the topic's key for version 2.
+    #[schema(
+        min_length = 4,
+        pattern = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$",
+        example = "aGVsbG8="
+    )]
     ciphertext: String,
     /// 24 bytes in padded base64; may be empty for version 1.
     #[serde(default)]
+    #[schema(pattern = "^([A-Za-z0-9+/]{32})?$")]
     nonce: String,
     /// `now`, `next` or `low`; absent means `next`.
+    #[schema(pattern = "^(now|next|low)$")]
     priority: Option<String>,
     /// 1 or 2; absent means 1.
+    #[schema(minimum = 1, maximum = 2)]
     body_version: Option<i64>,
     /// Names of those who are mentioned, 16 at most. Without them, those of a plaintext are what it says.
+    #[schema(max_items = 16)]
     mentions: Option<Vec<String>>,
     /// The message of the topic that this one answers.
     reply_to_id: Option<String>,
@@ -44,6 +54,7 @@ pub(crate) struct NewPost {
     #[schema(value_type = Option<Object>)]
     ext: Option<Verbatim>,
     /// The client's own id: a retry with the same one is the same message.
+    #[schema(pattern = "^[ -~]{1,128}$")]
     client_message_id: Option<String>,
 }
 

@@ -25,8 +25,10 @@ const MAX_IDS: usize = 200;
 
 /// Which notifications.
 #[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Asked {
     /// Not those from before this time (ISO-8601); 24 hours ago when absent.
+    #[param(format = DateTime)]
     since: Option<String>,
     /// `1` for the unread alone.
     unread: Option<String>,
@@ -125,11 +127,13 @@ pub(crate) async fn notifications(
 #[derive(Debug, Deserialize, ToSchema)]
 pub(crate) struct ToMark {
     /// These, 200 at most.
+    #[schema(min_items = 1, max_items = 200)]
     ids: Option<Vec<String>>,
     /// All of them.
     #[serde(default)]
     all: bool,
     /// Of all, those from before this time (ISO-8601); now when absent.
+    #[schema(format = DateTime)]
     before: Option<String>,
 }
 

@@ -21,10 +21,13 @@ use crate::edge::server::Running;
 #[serde(rename_all = "camelCase")]
 pub(crate) struct KeyChange {
     /// The new key: 64 hex characters.
+    #[schema(pattern = "^[0-9a-fA-F]{64}$")]
     pubkey: String,
     /// By the new key: 128 hex characters.
+    #[schema(pattern = "^[0-9a-fA-F]{128}$")]
     signature: Option<String>,
     /// By the key that the member has: 128 hex characters.
+    #[schema(pattern = "^[0-9a-fA-F]{128}$")]
     previous_signature: Option<String>,
     /// Milliseconds.
     timestamp: Option<i64>,

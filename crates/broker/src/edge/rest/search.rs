@@ -29,7 +29,8 @@ const USUALLY: usize = 50;
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Sought {
-    /// Two characters at least.
+    /// 2 to 128 characters.
+    #[param(required = true, min_length = 2, max_length = 128)]
     q: Option<String>,
     /// At most so many messages; 50 when absent.
     #[param(minimum = 1, maximum = 200)]
@@ -100,7 +101,7 @@ pub(crate) async fn search(
     let Parameters(sought) = sought?;
     let query = sought.q.unwrap_or_default();
     let words = query.trim().to_lowercase();
-    if words.chars().count() < 2 || words.chars().count() > 128 {
+    if words.chars().count() < 2 || query.chars().count() > 128 {
         return Err(Refusal::invalid("q must be 2 to 128 characters"));
     }
     let limit = sought.limit.unwrap_or(USUALLY);

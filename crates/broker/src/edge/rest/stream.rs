@@ -45,7 +45,7 @@ const WAITING_BYTES: usize = 1 << 20;
     path = "/topics/{name}/stream",
     tag = "topics",
     params(
-        ("name" = String, Path, description = "The topic's name"),
+        ("name" = String, Path, description = "The topic's name", example = "general"),
         ("Last-Event-ID" = Option<String>, Header, description = "Begin after this message")
     ),
     responses(

@@ -89,7 +89,7 @@ pub(crate) struct TopicRead {
     patch,
     path = "/topics/{name}/read",
     tag = "topics",
-    params(("name" = String, Path, description = "The topic's name, without `#`")),
+    params(("name" = String, Path, description = "The topic's name, without `#`", example = "general")),
     responses(
         (status = 200, description = "It is remembered", body = TopicRead),
         (status = 404, description = "`topic_not_found`: there is none, or not for this member", body = Refused),
@@ -193,7 +193,7 @@ impl Message {
     get,
     path = "/topics/{name}/messages",
     tag = "topics",
-    params(("name" = String, Path, description = "The topic's name, without `#`"), Page),
+    params(("name" = String, Path, description = "The topic's name, without `#`", example = "general"), Page),
     responses(
         (status = 200, description = "A page of messages", body = History),
         (status = 404, description = "`topic_not_found`: there is none, or not for this member", body = Refused),

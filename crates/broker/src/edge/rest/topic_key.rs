@@ -42,7 +42,7 @@ pub(crate) struct SealedCopy {
     get,
     path = "/topics/{name}/key",
     tag = "topic keys",
-    params(("name" = String, Path, description = "The topic's name, without `#`")),
+    params(("name" = String, Path, description = "The topic's name, without `#`", example = "general")),
     responses(
         (status = 200, description = "The copy", body = SealedCopy),
         (status = 404, description = "`topic_not_found`, or `key_not_sealed_for_member`: nobody did yet", body = Refused),
@@ -88,7 +88,7 @@ pub(crate) struct RejectedCopy {
     post,
     path = "/topics/{name}/key/reject",
     tag = "topic keys",
-    params(("name" = String, Path, description = "The topic's name, without `#`")),
+    params(("name" = String, Path, description = "The topic's name, without `#`", example = "general")),
     responses(
         (status = 200, description = "It counts as missing", body = RejectedCopy),
         (status = 404, description = "`topic_not_found`, or `key_not_sealed_for_member`", body = Refused),
@@ -122,10 +122,13 @@ pub(crate) async fn reject(
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Claim {
     /// The X25519 public key that the copy is sealed with, which is in the copy too: 64 hex characters.
+    #[schema(pattern = "^[0-9a-fA-F]{64}$")]
     encrypted_key_pubkey: String,
     /// Base64 of 80 bytes.
+    #[schema(pattern = "^[A-Za-z0-9+/]{107}=$")]
     encrypted_key: String,
     /// Base64 of 24 bytes.
+    #[schema(pattern = "^[A-Za-z0-9+/]{32}$")]
     nonce: String,
     /// Takes the place of a key of which there is no trace but one member's copy and messages. For admins and leads of the topic.
     #[serde(default)]
@@ -152,7 +155,7 @@ pub(crate) struct ClaimedKey {
     post,
     path = "/topics/{name}/claim-key",
     tag = "topic keys",
-    params(("name" = String, Path, description = "The topic's name, without `#`")),
+    params(("name" = String, Path, description = "The topic's name, without `#`", example = "general")),
     request_body = Claim,
     responses(
         (status = 200, description = "The topic has it", body = ClaimedKey),

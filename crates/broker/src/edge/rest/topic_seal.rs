@@ -52,7 +52,7 @@ struct Waiting {
     get,
     path = "/topics/{name}/pending-seals",
     tag = "topic keys",
-    params(("name" = String, Path, description = "The topic's name, without `#`")),
+    params(("name" = String, Path, description = "The topic's name, without `#`", example = "general")),
     responses(
         (status = 200, description = "Who waits; nobody while the topic has no key", body = WaitingList),
         (status = 404, description = "`topic_not_found`", body = Refused),
@@ -88,8 +88,10 @@ pub(crate) struct Seal {
     #[schema(value_type = String)]
     member_id: MemberId,
     /// Base64 of 80 bytes.
+    #[schema(pattern = "^[A-Za-z0-9+/]{107}=$")]
     encrypted_key: String,
     /// Base64 of 24 bytes.
+    #[schema(pattern = "^[A-Za-z0-9+/]{32}$")]
     nonce: String,
 }
 
@@ -114,7 +116,7 @@ pub(crate) struct StoredCopy {
     post,
     path = "/topics/{name}/seal",
     tag = "topic keys",
-    params(("name" = String, Path, description = "The topic's name, without `#`")),
+    params(("name" = String, Path, description = "The topic's name, without `#`", example = "general")),
     request_body = Seal,
     responses(
         (status = 200, description = "The member has it", body = StoredCopy),
