@@ -10,14 +10,14 @@ use claudemesh_proto::text::base64;
 
 /// Makes the messages of one sender. What they say was sealed beforehand, so to speak: sealing is not what is measured.
 #[derive(Debug)]
-pub(crate) struct Letters {
+pub(crate) struct Outbox {
     sender: usize,
     /// The number of the next one.
     pub(crate) next: u64,
     template: Send,
 }
 
-impl Letters {
+impl Outbox {
     pub(crate) fn new(sender: usize) -> anyhow::Result<Self> {
         let template = Send {
             priority: Some("next".into()),
@@ -31,14 +31,14 @@ impl Letters {
 
     /// The next message, to this key.
     pub(crate) fn to(&mut self, key: &str) -> Send {
-        let mut letter = self.template.clone();
-        key.clone_into(&mut letter.target_spec);
+        let mut message = self.template.clone();
+        key.clone_into(&mut message.target_spec);
         // As long as the UUIDs (version 7) of clients, and like them beginning with the time.
         let millis = now().as_millis();
         let (high, low) = (millis >> 16, millis & 0xffff);
-        letter.client_message_id = Some(format!("{high:08x}-{low:04x}-7000-{:04x}-{:012x}", self.sender, self.next));
+        message.client_message_id = Some(format!("{high:08x}-{low:04x}-7000-{:04x}-{:012x}", self.sender, self.next));
         self.next += 1;
-        letter
+        message
     }
 }
 
@@ -59,9 +59,9 @@ pub(crate) async fn send_all(
     let mut accepted = 0;
     loop {
         while waiting.len() < window
-            && let Some(letter) = next()
+            && let Some(message) = next()
         {
-            waiting.push_back(connection.submit(letter).await?);
+            waiting.push_back(connection.submit(message).await?);
         }
         // Acks come in the order of the sends.
         let Some(oldest) = waiting.pop_front() else { return Ok(accepted) };

@@ -27,7 +27,7 @@ pub struct Inbox {
 
 /// One message in the inbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Letter {
+pub struct InboxMessage {
     /// The message.
     pub message_id: MessageId,
     /// The key it was sealed with.
@@ -50,7 +50,7 @@ pub struct Letter {
     pub body: Body,
 }
 
-impl Letter {
+impl InboxMessage {
     /// What was handed over and opened, to one of this name.
     pub fn of(push: &Push, own_name: &DisplayName, body: Body, now: Timestamp) -> Self {
         Self {
@@ -96,13 +96,13 @@ impl Inbox {
     }
 
     /// Keeps what is not there yet, in one synced transaction, and returns that. Nothing is kept when it fails.
-    pub async fn store(&self, letters: Vec<Letter>) -> Result<Vec<Letter>> {
+    pub async fn store(&self, messages: Vec<InboxMessage>) -> Result<Vec<InboxMessage>> {
         let stored = async {
             let mut transaction = self.pool.begin_with("begin immediate").await?;
             let mut new = Vec::new();
-            for letter in letters {
-                if insert(&mut transaction, &letter).await? {
-                    new.push(letter);
+            for message in messages {
+                if insert(&mut transaction, &message).await? {
+                    new.push(message);
                 }
             }
             transaction.commit().await.map(|()| new)
@@ -111,28 +111,28 @@ impl Inbox {
     }
 
     /// What nobody was shown yet, in the order of arrival.
-    pub async fn unshown(&self) -> Result<Vec<Letter>> {
+    pub async fn unshown(&self) -> Result<Vec<InboxMessage>> {
         let rows = sqlx::query("select * from letter where shown_at is null order by position").fetch_all(&self.pool);
-        self.letters(&rows.await.map_err(failed(&self.path))?)
+        self.messages(&rows.await.map_err(failed(&self.path))?)
     }
 
     /// The last `limit` messages, in the order of arrival.
-    pub async fn latest(&self, limit: u32) -> Result<Vec<Letter>> {
+    pub async fn latest(&self, limit: u32) -> Result<Vec<InboxMessage>> {
         let rows =
             sqlx::query("select * from (select * from letter order by position desc limit $1) order by position")
                 .bind(limit)
                 .fetch_all(&self.pool);
-        self.letters(&rows.await.map_err(failed(&self.path))?)
+        self.messages(&rows.await.map_err(failed(&self.path))?)
     }
 
     /// Notes that these were shown.
-    pub async fn mark_shown(&self, letters: &[Letter], now: Timestamp) -> Result<()> {
+    pub async fn mark_shown(&self, messages: &[InboxMessage], now: Timestamp) -> Result<()> {
         let marked = async {
             let mut transaction = self.pool.begin_with("begin immediate").await?;
-            for letter in letters {
+            for message in messages {
                 sqlx::query("update letter set shown_at = $1 where message_id = $2 and shown_at is null")
                     .bind(now.as_millis())
-                    .bind(letter.message_id.as_str())
+                    .bind(message.message_id.as_str())
                     .execute(&mut *transaction)
                     .await?;
             }
@@ -180,13 +180,13 @@ impl Inbox {
         prepared.map_err(|why| Error::BadFile { path: self.path.clone(), why })
     }
 
-    fn letters(&self, rows: &[SqliteRow]) -> Result<Vec<Letter>> {
-        rows.iter().map(letter).collect::<Result<_, _>>().map_err(failed(&self.path))
+    fn messages(&self, rows: &[SqliteRow]) -> Result<Vec<InboxMessage>> {
+        rows.iter().map(message).collect::<Result<_, _>>().map_err(failed(&self.path))
     }
 }
 
-async fn insert(transaction: &mut Transaction<'_, Sqlite>, letter: &Letter) -> Result<bool, sqlx::Error> {
-    let (text, nonce, ciphertext) = match &letter.body {
+async fn insert(transaction: &mut Transaction<'_, Sqlite>, message: &InboxMessage) -> Result<bool, sqlx::Error> {
+    let (text, nonce, ciphertext) = match &message.body {
         Body::Text(text) | Body::Plaintext(text) => (Some(text), None, None),
         Body::Unopened { nonce, ciphertext } => (None, Some(nonce), Some(ciphertext)),
     };
@@ -195,32 +195,32 @@ async fn insert(transaction: &mut Transaction<'_, Sqlite>, letter: &Letter) -> R
          body, nonce, ciphertext, is_plaintext, topic, mentions_us) \
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) on conflict do nothing",
     )
-    .bind(letter.message_id.as_str())
-    .bind(&letter.sender_pubkey)
-    .bind(letter.sender_member_pubkey.map(|key| key.to_string()))
-    .bind(&letter.sender_name)
-    .bind(letter.priority.as_str())
-    .bind(letter.sent_at.as_millis())
-    .bind(letter.received_at.as_millis())
+    .bind(message.message_id.as_str())
+    .bind(&message.sender_pubkey)
+    .bind(message.sender_member_pubkey.map(|key| key.to_string()))
+    .bind(&message.sender_name)
+    .bind(message.priority.as_str())
+    .bind(message.sent_at.as_millis())
+    .bind(message.received_at.as_millis())
     .bind(text)
     .bind(nonce)
     .bind(ciphertext)
-    .bind(matches!(letter.body, Body::Plaintext(_)))
-    .bind(&letter.topic)
-    .bind(letter.mentions_us)
+    .bind(matches!(message.body, Body::Plaintext(_)))
+    .bind(&message.topic)
+    .bind(message.mentions_us)
     .execute(&mut **transaction)
     .await?;
     Ok(done.rows_affected() == 1)
 }
 
-fn letter(row: &SqliteRow) -> Result<Letter, sqlx::Error> {
+fn message(row: &SqliteRow) -> Result<InboxMessage, sqlx::Error> {
     let body = match row.try_get::<Option<String>, _>("body")? {
         Some(text) if row.try_get("is_plaintext")? => Body::Plaintext(text),
         Some(text) => Body::Text(text),
         None => Body::Unopened { nonce: row.try_get("nonce")?, ciphertext: row.try_get("ciphertext")? },
     };
     let member = row.try_get::<Option<String>, _>("sender_member_pubkey")?;
-    Ok(Letter {
+    Ok(InboxMessage {
         message_id: parse(row.try_get("message_id")?)?,
         sender_pubkey: row.try_get("sender_pubkey")?,
         sender_member_pubkey: member.map(|key| parse(&key)).transpose()?,
@@ -293,8 +293,8 @@ mod tests {
     use super::*;
     use crate::samples;
 
-    fn letter(number: u64, body: Body) -> Letter {
-        Letter {
+    fn message(number: u64, body: Body) -> InboxMessage {
+        InboxMessage {
             message_id: MessageId::new(number, [1; 24]),
             sender_pubkey: "ab".repeat(32),
             sender_member_pubkey: Some(PublicKey::from_bytes([1; 32])),
@@ -317,9 +317,9 @@ mod tests {
     #[tokio::test]
     async fn a_redelivery_is_kept_once_and_what_was_kept_reads_back() {
         let (_dir, home, inbox) = inbox().await;
-        let text = letter(1, Body::Text("hello".into()));
-        let sealed = letter(2, Body::Unopened { nonce: "n".into(), ciphertext: "c".into() });
-        let both = vec![text.clone(), letter(3, Body::Plaintext("to all".into())), sealed.clone()];
+        let text = message(1, Body::Text("hello".into()));
+        let sealed = message(2, Body::Unopened { nonce: "n".into(), ciphertext: "c".into() });
+        let both = vec![text.clone(), message(3, Body::Plaintext("to all".into())), sealed.clone()];
         assert_eq!(inbox.store(both.clone()).await.unwrap(), both);
         assert_eq!(inbox.store(both.clone()).await.unwrap(), []);
         inbox.close().await;
@@ -352,7 +352,7 @@ mod tests {
         let again = Inbox::open(&home, &MeshId::from_random([1; 32])).await.unwrap();
         let kept = again.unshown().await.unwrap();
         assert_eq!(kept.iter().map(|one| &one.body).collect::<Vec<_>>(), [&Body::Text("from before".into())]);
-        let new = vec![letter(1, Body::Plaintext("to all".into()))];
+        let new = vec![message(1, Body::Plaintext("to all".into()))];
         assert_eq!(again.store(new.clone()).await.unwrap(), new);
     }
 
@@ -373,7 +373,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
 
         let (_dir, home, inbox) = inbox().await;
-        inbox.store(vec![letter(1, Body::Text("hello".into()))]).await.unwrap();
+        inbox.store(vec![message(1, Body::Text("hello".into()))]).await.unwrap();
         let path = home.inbox_path(&MeshId::from_random([1; 32]));
         let mut seen = 0;
         for entry in fs::read_dir(path.parent().unwrap()).unwrap() {

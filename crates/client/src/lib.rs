@@ -72,7 +72,7 @@ pub use connection::{Connection, Ended, Handed, Pushes, Submitted};
 pub use error::{Error, Kind, Result};
 pub use handshake::{Handshake, attest};
 pub use home::Home;
-pub use inbox::{Inbox, Letter};
+pub use inbox::{Inbox, InboxMessage};
 pub use invite::{Invitation, Terms};
 pub use join::{Joining, join};
 pub use line::{Dial, Line};

@@ -1,4 +1,4 @@
-//! From a push to a letter in the inbox. The order is the promise: opened, then committed, then acknowledged.
+//! From a push to a message in the inbox. The order is the promise: opened, then committed, then acknowledged.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use crate::clock::now;
 use crate::connection::{Connection, Ended, Pushes};
 use crate::error::{Error, Result};
-use crate::inbox::{Inbox, Letter};
+use crate::inbox::{Inbox, InboxMessage};
 use crate::opener::Opener;
 
 /// Messages that are opened, committed and acknowledged together: the most that a broker hands over before it wants acks.
@@ -81,8 +81,8 @@ pub async fn keep(
         return Err(without_key.swap_remove(lost));
     }
     let own_name = &connection.welcome().member_display_name;
-    let letters = pushes.iter().map(|push| Letter::of(push, own_name, opener.open(push), now())).collect();
-    inbox.store(letters).await?;
+    let messages = pushes.iter().map(|push| InboxMessage::of(push, own_name, opener.open(push), now())).collect();
+    inbox.store(messages).await?;
     for push in &pushes {
         connection.ack(push).await?;
     }

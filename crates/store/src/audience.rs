@@ -5,9 +5,9 @@
 use claudemesh_proto::grant::Capability;
 use claudemesh_proto::{DisplayName, MemberId, MeshId, PublicKey, Target, Timestamp};
 
+use crate::interner::Interner;
 use crate::look_up::{Listener, Named};
 use crate::message::NewMessage;
-use crate::places::Places;
 use crate::recipient::Recipient;
 
 /// The sender of a message, as far as it decides who takes it: member, member's key, key that sealed it.
@@ -20,8 +20,8 @@ type Audience<'a> = (&'a MeshId, Option<String>, From<'a>);
 /// The addresses of a batch, in the order of the rows that [`LOOK_UP`](crate::look_up::LOOK_UP) reads.
 #[derive(Debug, Default)]
 pub(crate) struct Addresses<'a> {
-    keys: Places<Address<'a>>,
-    audiences: Places<Audience<'a>>,
+    keys: Interner<Address<'a>>,
+    audiences: Interner<Audience<'a>>,
     /// Of each message the places of its key and its audience.
     of_messages: Vec<(usize, Option<usize>)>,
 }
@@ -59,8 +59,8 @@ impl<'a> Addresses<'a> {
         let mut addresses = Self::default();
         for message in messages {
             // Whether the sender is still a member is known by its own key.
-            let key = addresses.keys.place(key_of(message));
-            let audience = audience_of(message).map(|audience| addresses.audiences.place(audience));
+            let key = addresses.keys.intern(key_of(message));
+            let audience = audience_of(message).map(|audience| addresses.audiences.intern(audience));
             addresses.of_messages.push((key, audience));
         }
         addresses

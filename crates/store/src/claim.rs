@@ -330,8 +330,8 @@ async fn take(
     let claimed = found.into_iter().filter_map(|row| {
         let Chosen { request, delivery, span, seq, size_bytes, recipient, until } =
             chosen.get_mut(row.place)?.take()?;
-        let letter = Arc::new(row.letter());
-        let claimed = Claimed { delivery, seq, recipient, size_bytes, until, span, committed_at: None, letter };
+        let message = Arc::new(row.stored());
+        let claimed = Claimed { delivery, seq, recipient, size_bytes, until, span, committed_at: None, message };
         Some((request, claimed))
     });
     Ok(claimed.collect())

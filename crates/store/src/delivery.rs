@@ -49,7 +49,7 @@ pub struct Claimed {
     /// When the batch that claimed it was committed.
     pub committed_at: Option<Instant>,
     /// The message; shared by everybody who gets it.
-    pub letter: Arc<Letter>,
+    pub message: Arc<StoredMessage>,
 }
 
 /// What lies before a topic's message that is handed over.
@@ -63,7 +63,7 @@ pub struct Span {
 
 /// A message as its recipients get it.
 #[derive(Debug)]
-pub struct Letter {
+pub struct StoredMessage {
     /// The message's id.
     pub message_id: MessageId,
     /// The key that sealed it.
@@ -89,14 +89,14 @@ pub struct Letter {
     /// When it was accepted.
     pub created_at: Timestamp,
     /// Where it stands in its topic, if it is a topic's.
-    pub post: Option<PostLetter>,
+    pub post: Option<TopicPart>,
     /// What whoever hands it on made of it, kept for the next recipient.
     pub written: OnceLock<String>,
 }
 
 /// What a topic's message has besides.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PostLetter {
+pub struct TopicPart {
     /// The topic.
     pub topic_id: TopicId,
     /// Its name.
@@ -115,10 +115,10 @@ pub struct PostLetter {
 
 /// A delivery is read as the message that it delivers.
 impl std::ops::Deref for Claimed {
-    type Target = Letter;
+    type Target = StoredMessage;
 
-    fn deref(&self) -> &Letter {
-        &self.letter
+    fn deref(&self) -> &StoredMessage {
+        &self.message
     }
 }
 
@@ -149,8 +149,8 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    pub(crate) fn letter(self) -> Letter {
-        let post = self.topic_id.zip(self.topic).zip(self.seq).map(|((topic_id, topic), seq)| PostLetter {
+    pub(crate) fn stored(self) -> StoredMessage {
+        let post = self.topic_id.zip(self.topic).zip(self.seq).map(|((topic_id, topic), seq)| TopicPart {
             topic_id,
             topic,
             seq,
@@ -159,7 +159,7 @@ impl Found {
             mentions: self.mentions.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default(),
             plaintext: self.plaintext == Some(1),
         });
-        Letter {
+        StoredMessage {
             post,
             message_id: self.message_id,
             sender_pubkey: self.sender_pubkey,

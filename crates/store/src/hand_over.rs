@@ -15,7 +15,7 @@ use std::sync::Arc;
 use claudemesh_proto::{ConnectionId, MeshId, Priority, Timestamp};
 
 use crate::claim::Claim;
-use crate::delivery::{Claimed, DeliveryId, Letter, Span};
+use crate::delivery::{Claimed, DeliveryId, Span, StoredMessage};
 use crate::recipient::Recipient;
 use crate::standing::{Rings, Standing};
 
@@ -113,7 +113,7 @@ impl Offers {
         &mut self,
         key: &Key,
         Offered { delivery, seq, size_bytes, priority, is_sealed, span }: Offered,
-        letter: impl FnOnce() -> Arc<Letter>,
+        message: impl FnOnce() -> Arc<StoredMessage>,
     ) -> Option<(ConnectionId, Timestamp)> {
         let offer = self.offers.get_mut(*self.by_recipient.get(key)?)?;
         if offer.is_cut_short || offer.urgent_only && priority != Priority::Now || is_sealed && !offer.knows_topics {
@@ -134,7 +134,7 @@ impl Offers {
             until: offer.until,
             span: span.map(|span| if offer.urgent_only { span } else { Span { after: 0, ..span } }),
             committed_at: None,
-            letter: letter(),
+            message: message(),
         });
         Some((offer.connection.clone(), offer.until))
     }
@@ -195,9 +195,9 @@ mod tests {
         }
     }
 
-    fn letter(priority: Priority) -> Arc<Letter> {
+    fn message(priority: Priority) -> Arc<StoredMessage> {
         let key = PublicKey::from_bytes([1; 32]);
-        Arc::new(Letter {
+        Arc::new(StoredMessage {
             message_id: claudemesh_proto::MessageId::new(1, [7; 24]),
             sender_pubkey: key,
             sender_member_pubkey: key,
@@ -226,7 +226,7 @@ mod tests {
             let delivery = DeliveryId::Row(number);
             let offered =
                 Offered { delivery, seq: number, size_bytes: *size, priority: *priority, is_sealed: false, span: None };
-            offers.take(&key("bob"), offered, || letter(*priority));
+            offers.take(&key("bob"), offered, || message(*priority));
         }
         let served = std::mem::take(offers).served(&mut Rings::new());
         served.iter().flat_map(|offer| offer.rows.iter().map(|row| row.seq)).collect()

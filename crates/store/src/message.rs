@@ -16,7 +16,7 @@ use crate::audience::{Addressee, Addresses, Listening, Recipients};
 use crate::backlog::Change;
 use crate::batch::Batch;
 use crate::cursor::Cursors;
-use crate::delivery::{DeliveryId, Letter, PostLetter, Span};
+use crate::delivery::{DeliveryId, Span, StoredMessage, TopicPart};
 use crate::hand_over::{Offered, Offers};
 use crate::look_up::Earlier;
 use crate::post::{self, FoundPosts, NewPost, PostQuestions, Posted, Subscriber};
@@ -158,9 +158,9 @@ impl NewMessage {
     }
 
     /// As its recipients get it.
-    fn letter(&self, id: &MessageId, post: Option<&NewPost>, now: Timestamp) -> Letter {
-        Letter {
-            post: post.map(|post| post.letter.clone()),
+    fn stored(&self, id: &MessageId, post: Option<&NewPost>, now: Timestamp) -> StoredMessage {
+        StoredMessage {
+            post: post.map(|post| post.part.clone()),
             message_id: id.clone(),
             sender_pubkey: self.sender_pubkey,
             sender_member_pubkey: self.sender_member_pubkey,
@@ -286,7 +286,7 @@ impl Accepted<'_> {
     /// The columns of its `topic_message`; none for any other message.
     pub(crate) fn post_row(&self) -> Option<sqlx::Result<impl serde::Serialize>> {
         let (Self { message, id, seq, .. }, post) = (self, self.post()?);
-        let PostLetter { topic_id, seq: number, body_version, plaintext, reply_to_id, mentions, .. } = &post.letter;
+        let TopicPart { topic_id, seq: number, body_version, plaintext, reply_to_id, mentions, .. } = &post.part;
         let mentions = (!mentions.is_empty()).then(|| json(mentions)).transpose();
         // More columns than a tuple can have.
         #[rustfmt::skip]
@@ -335,7 +335,7 @@ impl Accepted<'_> {
         last_delivery: &mut i64,
         now: Timestamp,
     ) {
-        let mut written: Option<Arc<Letter>> = None;
+        let mut written: Option<Arc<StoredMessage>> = None;
         let (message, id) = (self.message, &self.id);
         let (mesh_id, size_bytes, seq) = (&self.message.mesh_id, self.message.size_bytes(), self.seq);
         let offered =
@@ -348,25 +348,25 @@ impl Accepted<'_> {
                     if !place.is_full {
                         let key = (mesh_id.clone(), place.recipient.clone());
                         place.claimed = offers.take(&key, offered(DeliveryId::Row(*last_delivery)), || {
-                            Arc::clone(written.get_or_insert_with(|| Arc::new(message.letter(id, None, now))))
+                            Arc::clone(written.get_or_insert_with(|| Arc::new(message.stored(id, None, now))))
                         });
                     }
                 }
             }
             Reach::Topic(post) => {
-                let is_sealed = post.letter.body_version == BodyVersion::Sealed;
+                let is_sealed = post.part.body_version == BodyVersion::Sealed;
                 for Subscriber { member, cursor, holder, delivered_seq, .. } in &post.subscribers {
                     let key = (mesh_id.clone(), Recipient::Member(member.clone()));
                     if !offers.may_hold(&key, holder.as_deref()) {
                         continue;
                     }
-                    let delivery = DeliveryId::Post { cursor: *cursor, seq: post.letter.seq };
-                    let span = Some(Span { delivered: *delivered_seq, after: post.letter.seq - 1 });
+                    let delivery = DeliveryId::Post { cursor: *cursor, seq: post.part.seq };
+                    let span = Some(Span { delivered: *delivered_seq, after: post.part.seq - 1 });
                     let claimed = offers.take(&key, Offered { is_sealed, span, ..offered(delivery) }, || {
-                        Arc::clone(written.get_or_insert_with(|| Arc::new(message.letter(id, Some(post), now))))
+                        Arc::clone(written.get_or_insert_with(|| Arc::new(message.stored(id, Some(post), now))))
                     });
                     if let Some((connection, until)) = claimed {
-                        cursors.claim((*cursor, post.letter.seq), &connection, until);
+                        cursors.claim((*cursor, post.part.seq), &connection, until);
                     }
                 }
             }

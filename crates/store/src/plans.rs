@@ -90,7 +90,7 @@ async fn live(store: &Store) {
     post(store, &mesh_id, (&ada, ada_key), &bob).await;
     remove(store, &mesh_id, &ada, bob_key).await;
     audit(store, &mesh_id).await;
-    store.append(letter(&mesh_id, (&ada, ada_key), bob_key, 9)).await.await.unwrap();
+    store.append(direct(&mesh_id, (&ada, ada_key), bob_key, 9)).await.await.unwrap();
     api_key(store, &mesh_id, (&ada, &bob)).await;
     assert!(!store.unread(&mesh_id, &ada).await.unwrap().is_empty());
     assert_eq!(store.pubkeys_of(&mesh_id, [&ada, &bob]).await.unwrap().len(), 2);
@@ -116,7 +116,7 @@ async fn change(store: &Store, mesh_id: &MeshId, ada: &MemberId) {
     store.set_visible(mesh_id, ada, false).await.unwrap();
 }
 
-fn letter(mesh_id: &MeshId, (ada, ada_key): (&MemberId, PublicKey), to: PublicKey, number: u8) -> NewMessage {
+fn direct(mesh_id: &MeshId, (ada, ada_key): (&MemberId, PublicKey), to: PublicKey, number: u8) -> NewMessage {
     NewMessage {
         mesh_id: mesh_id.clone(),
         sender_member_id: ada.clone(),
@@ -202,7 +202,7 @@ async fn post(store: &Store, mesh_id: &MeshId, (ada, ada_key): (&MemberId, Publi
         let post = Some(Post { mentions, reply_to_id: last.as_ref().map(MessageId::to_string), ..Post::default() });
         let target = claudemesh_proto::Target::Topic(topic.clone());
         let message =
-            NewMessage { target, post, knows_topics: false, ..letter(mesh_id, (ada, ada_key), ada_key, number) };
+            NewMessage { target, post, knows_topics: false, ..direct(mesh_id, (ada, ada_key), ada_key, number) };
         let Appended::Posted(posted) = store.append(message).await.await.unwrap() else { panic!("not posted") };
         last = Some(posted.message_id);
     }
@@ -271,7 +271,7 @@ async fn write(
     let connection = ConnectionId::from_random([1; 32]);
     let mut last = None;
     for number in 0..3 {
-        let message = letter(mesh_id, (ada, ada_key), bob_key, number);
+        let message = direct(mesh_id, (ada, ada_key), bob_key, number);
         let Appended::Kept(id) = store.append(message).await.await.unwrap() else { panic!("not kept") };
         last = Some(id);
     }

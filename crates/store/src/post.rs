@@ -11,9 +11,9 @@ use serde::Deserialize;
 use crate::backlog::TOPIC_ROW_BYTES;
 use crate::batch::Batch;
 use crate::cursor::{self, Movable};
-use crate::delivery::PostLetter;
+use crate::delivery::TopicPart;
+use crate::interner::Interner;
 use crate::message::{Accepted, Appended, NewMessage};
-use crate::places::Places;
 use crate::recipient::Recipient;
 use crate::settle::Settle;
 use crate::sql::{Sql, Value, columns, json, together};
@@ -37,7 +37,7 @@ pub struct Posted {
 
 /// What a topic's message is on its way to becoming rows.
 pub(crate) struct NewPost {
-    pub(crate) letter: PostLetter,
+    pub(crate) part: TopicPart,
     pub(crate) subscribers: Vec<Subscriber>,
     notified: Vec<(NotificationId, MemberId)>,
 }
@@ -72,9 +72,9 @@ type TopicAddress<'a> = (&'a MeshId, &'a TopicId, &'a MemberId);
 /// What a batch's messages for topics want to know, in the order of the rows that [`LOOK_UP`] reads.
 #[derive(Debug, Default)]
 pub(crate) struct PostQuestions<'a> {
-    topics: Places<TopicAddress<'a>>,
-    names: Places<(&'a MeshId, &'a str)>,
-    replies: Places<(&'a MeshId, &'a TopicId, &'a str)>,
+    topics: Interner<TopicAddress<'a>>,
+    names: Interner<(&'a MeshId, &'a str)>,
+    replies: Interner<(&'a MeshId, &'a TopicId, &'a str)>,
 }
 
 /// What became of the questions.
@@ -144,12 +144,12 @@ impl<'a> PostQuestions<'a> {
         let mut questions = Self::default();
         for message in messages {
             let Some((topic, post)) = parts(message) else { continue };
-            questions.topics.place(address(message, topic));
+            questions.topics.intern(address(message, topic));
             for name in &post.mentions {
-                questions.names.place((&message.mesh_id, name));
+                questions.names.intern((&message.mesh_id, name));
             }
             if let Some(reply) = &post.reply_to_id {
-                questions.replies.place((&message.mesh_id, topic, reply));
+                questions.replies.intern((&message.mesh_id, topic, reply));
             }
         }
         questions
@@ -212,7 +212,7 @@ impl FoundPosts {
         message: &'m NewMessage,
     ) -> Option<&[Subscriber]> {
         let (topic, _) = parts(message)?;
-        let place = questions.topics.place_of(&address(message, topic))?;
+        let place = questions.topics.index_of(&address(message, topic))?;
         Some(self.subscribers.get(&place).map_or(&[], Vec::as_slice))
     }
 
@@ -228,7 +228,7 @@ impl FoundPosts {
             (topic.is_public == 0).then(|| in_topic.map(|subscriber| &subscriber.member).collect());
         let mut members: Vec<&MemberId> = Vec::new();
         for name in &post.mentions {
-            let place = questions.names.place_of(&(&message.mesh_id, name));
+            let place = questions.names.index_of(&(&message.mesh_id, name));
             let of_name = place.and_then(|place| self.named.get(&place)).into_iter().flatten();
             let others = of_name.filter(|member| **member != message.sender_member_id);
             let others = others.filter(|member| may_know.as_ref().is_none_or(|those| those.contains(member)));
@@ -263,7 +263,7 @@ pub(crate) fn admit<'m>(
     message_seq: i64,
 ) -> sqlx::Result<Result<NewPost, Appended>> {
     let Some((topic_id, post)) = parts(message) else { return Ok(Err(Appended::NoTopic)) };
-    let place = questions.topics.place_of(&address(message, topic_id));
+    let place = questions.topics.index_of(&address(message, topic_id));
     let Some(topic) = place.and_then(|place| found.topics.get(&place)) else { return Ok(Err(Appended::NoTopic)) };
     let plaintext = topic.is_encrypted == 1 && post.body_version == BodyVersion::Plain;
     if plaintext && message.knows_topics {
@@ -283,7 +283,7 @@ pub(crate) fn admit<'m>(
         batch.cursors.advance(topic.cursor, before + 1);
     }
     let reply_to_id = post.reply_to_id.clone().filter(|reply| {
-        let place = questions.replies.place_of(&(&message.mesh_id, topic_id, reply));
+        let place = questions.replies.index_of(&(&message.mesh_id, topic_id, reply));
         place.is_some_and(|place| found.replies.contains(&place))
     });
     let subscribers = found.subscribers(questions, message).unwrap_or_default().to_vec();
@@ -291,7 +291,7 @@ pub(crate) fn admit<'m>(
         batch.ring(&message.mesh_id, &Recipient::Member(subscriber.member.clone()));
     }
     Ok(Ok(NewPost {
-        letter: PostLetter {
+        part: TopicPart {
             topic_id: topic_id.clone(),
             topic: topic.name.clone(),
             seq: before + 1,
@@ -315,7 +315,7 @@ fn size_bytes((message, post): (&NewMessage, &Post), notified: usize) -> i64 {
 
 impl NewPost {
     pub(crate) fn outcome(&self, message_id: &MessageId) -> Appended {
-        let PostLetter { topic_id, topic, seq, reply_to_id, .. } = self.letter.clone();
+        let TopicPart { topic_id, topic, seq, reply_to_id, .. } = self.part.clone();
         let (message_id, notified) = (message_id.clone(), self.notified.clone());
         Appended::Posted(Box::new(Posted { message_id, topic_id, topic, seq, reply_to_id, notified }))
     }
@@ -325,7 +325,7 @@ impl NewPost {
         &'p self,
         (message, seq): (&'p NewMessage, i64),
     ) -> impl Iterator<Item = impl serde::Serialize + 'p> {
-        let topic = &self.letter.topic_id;
+        let topic = &self.part.topic_id;
         self.notified.iter().map(move |(id, to)| (&message.mesh_id, id, topic, seq, to, &message.sender_member_id))
     }
 }

@@ -42,4 +42,4 @@ pub use mesh::{Setup, TestMesh, eventually};
 pub use people::{Member, Mesh, Session, invite_token, merged, mesh_request, signed_hello, stranger};
 pub use site::Site;
 pub use wall::Wall;
-pub use wire::{DEADLINE, Wire, letter};
+pub use wire::{DEADLINE, Wire, send_frame};

@@ -205,7 +205,7 @@ impl Wire {
 
     /// Sends with more fields.
     pub async fn send_with(&mut self, to: &str, text: &str, fields: Value) -> Value {
-        let send = merged(letter(to, text), fields);
+        let send = merged(send_frame(to, text), fields);
         self.say(&send).await;
         let id = send["id"].clone();
         self.find("an ack", |frame| frame["type"] == "ack" && frame["id"] == id).await
@@ -433,7 +433,7 @@ impl Wire {
 }
 
 /// A `send` frame with a text in clear.
-pub fn letter(to: &str, text: &str) -> Value {
+pub fn send_frame(to: &str, text: &str) -> Value {
     json!({
         "type": "send", "id": fresh("s"), "targetSpec": to, "priority": "next", "nonce": base64(&[7; 24]),
         "ciphertext": base64(text.as_bytes()),

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::figure::Figure;
-use crate::load::{Letters, send_all};
+use crate::load::{Outbox, send_all};
 use crate::mesh::{Mesh, general};
 use crate::number::float;
 use crate::process::Meter;
@@ -36,13 +36,13 @@ pub(crate) async fn run(stage: &Stage, to: Audience) -> anyhow::Result<Vec<Figur
         Audience::Everybody => ("*".to_owned(), "broadcast"),
         Audience::Topic => (format!("#{}", general(&writer).await?), "topic fan-out"),
     };
-    let mut letters = Letters::new(0)?;
+    let mut outbox = Outbox::new(0)?;
     let mut expected = 0;
     let mut figures = Vec::new();
     for (load, is_counted) in [(stage.sizes.warm_up, false), (stage.sizes.load, true)] {
         let meter = Meter::start(&broker).await?;
         let started = Instant::now();
-        let broadcasts = send_all(&writer, WINDOW, || (started.elapsed() < load).then(|| letters.to(&target))).await?;
+        let broadcasts = send_all(&writer, WINDOW, || (started.elapsed() < load).then(|| outbox.to(&target))).await?;
         let deliveries = broadcasts * u64::try_from(audience)?;
         expected += deliveries;
         settled(&broker, &mut readers, &acknowledged, expected).await?;

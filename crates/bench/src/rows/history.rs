@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::figure::Figure;
 use crate::latency::Latencies;
-use crate::load::Letters;
+use crate::load::Outbox;
 use crate::mesh::{Mesh, general};
 use crate::process::Meter;
 use crate::stage::Stage;
@@ -19,7 +19,7 @@ pub(crate) async fn run(stage: &Stage) -> anyhow::Result<Vec<Figure>> {
     let mesh = Mesh::create(&broker, 1).await?;
     let (connection, _pushes) = mesh.connect(0).await?;
     let topic = general(&connection).await?;
-    let mut history = History { letters: Letters::new(0)?, written: 0, marks: Vec::new() };
+    let mut history = History { outbox: Outbox::new(0)?, written: 0, marks: Vec::new() };
     let mut figures = Vec::new();
     for &length in stage.sizes.history {
         history.grow(&connection, &topic, length).await?;
@@ -46,7 +46,7 @@ pub(crate) async fn run(stage: &Stage) -> anyhow::Result<Vec<Figure>> {
 
 /// A topic's messages as they are written.
 struct History {
-    letters: Letters,
+    outbox: Outbox,
     written: u64,
     /// Messages here and there, none of them among the oldest.
     marks: Vec<MessageId>,
@@ -57,7 +57,7 @@ impl History {
         let (target, mut waiting, mut submitted) = (format!("#{topic}"), VecDeque::new(), self.written);
         while self.written < length {
             while waiting.len() < WINDOW && submitted < length {
-                waiting.push_back(connection.submit(self.letters.to(&target)).await?);
+                waiting.push_back(connection.submit(self.outbox.to(&target)).await?);
                 submitted += 1;
             }
             let oldest = waiting.pop_front().context("nothing is under way")?;

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::broker::Broker;
 use crate::http::metric;
-use crate::load::{Letters, number_of, send_all};
+use crate::load::{Outbox, number_of, send_all};
 use crate::mesh::Mesh;
 use crate::rows::sends::Until;
 
@@ -29,7 +29,7 @@ pub(crate) struct Peers<'a> {
 
 struct Writer {
     connection: Arc<Connection>,
-    letters: Letters,
+    outbox: Outbox,
     to: String,
 }
 
@@ -43,7 +43,7 @@ impl<'a> Peers<'a> {
             let (connection, pushes) = mesh.connect(index).await?;
             let connection = Arc::new(connection);
             readers.spawn(read(Arc::clone(&connection), pushes, Arc::clone(&acknowledged)));
-            writers.push(Writer { connection, letters: Letters::new(index)?, to: to.key.clone() });
+            writers.push(Writer { connection, outbox: Outbox::new(index)?, to: to.key.clone() });
         }
         Ok(Self { broker, writers, readers, acknowledged, sent: 0 })
     }
@@ -54,14 +54,14 @@ impl<'a> Peers<'a> {
         let mut tasks = JoinSet::new();
         for mut writer in self.writers.drain(..) {
             tasks.spawn(async move {
-                let (letters, to) = (&mut writer.letters, &writer.to);
-                let first = letters.next;
+                let (outbox, to) = (&mut writer.outbox, &writer.to);
+                let first = outbox.next;
                 let accepted = send_all(&writer.connection, window, || {
                     let is_over = match until {
                         Until::Time(time) => started.elapsed() >= time,
-                        Until::Count(count) => letters.next - first >= count,
+                        Until::Count(count) => outbox.next - first >= count,
                     };
-                    (!is_over).then(|| letters.to(to))
+                    (!is_over).then(|| outbox.to(to))
                 });
                 let accepted = accepted.await?;
                 anyhow::Ok((writer, accepted))

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::figure::Figure;
 use crate::latency::Latencies;
-use crate::load::{Letters, number_of};
+use crate::load::{Outbox, number_of};
 use crate::mesh::Mesh;
 use crate::process::Meter;
 use crate::stage::Stage;
@@ -19,7 +19,7 @@ pub(crate) async fn run(stage: &Stage) -> anyhow::Result<Vec<Figure>> {
     let mut players = Vec::new();
     for (index, member) in mesh.members.iter().enumerate() {
         let (connection, pushes) = mesh.connect(index).await?;
-        players.push(Player { connection, pushes, letters: Letters::new(index)?, key: member.key.clone() });
+        players.push(Player { connection, pushes, outbox: Outbox::new(index)?, key: member.key.clone() });
     }
     let [one, two] = players.as_mut_slice() else { anyhow::bail!("two can play") };
     play(one, two, stage.sizes.pings / 10).await?;
@@ -45,7 +45,7 @@ pub(crate) async fn run(stage: &Stage) -> anyhow::Result<Vec<Figure>> {
 struct Player {
     connection: Connection,
     pushes: Pushes,
-    letters: Letters,
+    outbox: Outbox,
     key: String,
 }
 
@@ -53,10 +53,10 @@ async fn play(one: &mut Player, two: &mut Player, count: usize) -> anyhow::Resul
     let mut times = Vec::with_capacity(count);
     let (mut server, mut other) = (one, two);
     for _ in 0..count {
-        let number = server.letters.next;
-        let letter = server.letters.to(&other.key);
+        let number = server.outbox.next;
+        let message = server.outbox.to(&other.key);
         let started = Instant::now();
-        let sent = server.connection.submit(letter).await?;
+        let sent = server.connection.submit(message).await?;
         let push = other.pushes.next().await.context("a connection ended")?;
         times.push(started.elapsed());
         ensure!(number_of(&push) == Some(number), "another message came");

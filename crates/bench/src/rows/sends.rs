@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::broker::Broker;
 use crate::figure::Figure;
-use crate::load::{Letters, send_all};
+use crate::load::{Outbox, send_all};
 use crate::mesh::Mesh;
 use crate::number::float;
 use crate::process::Meter;
@@ -51,7 +51,7 @@ struct Sender {
     connection: Connection,
     /// Nobody writes to the senders, but a connection has both halves.
     _pushes: Pushes,
-    letters: Letters,
+    outbox: Outbox,
 }
 
 /// When to stop sending.
@@ -69,7 +69,7 @@ impl Load {
         let mut senders = Vec::new();
         for index in 0..flight.senders {
             let (connection, pushes) = mesh.connect(index).await?;
-            senders.push(Sender { connection, _pushes: pushes, letters: Letters::new(index)? });
+            senders.push(Sender { connection, _pushes: pushes, outbox: Outbox::new(index)? });
         }
         Ok(Self { recipients: Arc::new(keys), senders, window: flight.window })
     }
@@ -81,14 +81,14 @@ impl Load {
         for (offset, mut sender) in self.senders.drain(..).enumerate() {
             let (recipients, window) = (Arc::clone(&self.recipients), self.window);
             tasks.spawn(async move {
-                let (mut keys, letters) = (recipients.iter().cycle().skip(offset), &mut sender.letters);
-                let first = letters.next;
+                let (mut keys, outbox) = (recipients.iter().cycle().skip(offset), &mut sender.outbox);
+                let first = outbox.next;
                 let accepted = send_all(&sender.connection, window, || {
                     let is_over = match until {
                         Until::Time(time) => started.elapsed() >= time,
-                        Until::Count(count) => letters.next - first >= count,
+                        Until::Count(count) => outbox.next - first >= count,
                     };
-                    if is_over { None } else { keys.next().map(|key| letters.to(key)) }
+                    if is_over { None } else { keys.next().map(|key| outbox.to(key)) }
                 });
                 let accepted = accepted.await?;
                 anyhow::Ok((sender, accepted))

@@ -13,7 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use crate::figure::Figure;
 use crate::latency::Latencies;
-use crate::load::Letters;
+use crate::load::Outbox;
 use crate::mesh::{GENERAL, Mesh, general};
 use crate::process::Meter;
 use crate::stage::Stage;
@@ -45,14 +45,14 @@ pub(crate) async fn run(stage: &Stage) -> anyhow::Result<Vec<Figure>> {
         });
     }
     let meter = Meter::start(&broker).await?;
-    let (mut letters, mut written, mut acks) = (Letters::new(0)?, Vec::with_capacity(posts), JoinSet::new());
+    let (mut outbox, mut written, mut acks) = (Outbox::new(0)?, Vec::with_capacity(posts), JoinSet::new());
     let mut pace = interval(Duration::from_secs(1) / POSTS_PER_SECOND);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let writer = Arc::new(writer);
     for _ in 0..posts {
         pace.tick().await;
         written.push(begin.elapsed());
-        let sent = writer.submit(letters.to(&target)).await?;
+        let sent = writer.submit(outbox.to(&target)).await?;
         acks.spawn(async move { sent.ack().await });
     }
     let mut times = Vec::with_capacity(posts * stage.sizes.streams);

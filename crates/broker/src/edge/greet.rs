@@ -19,7 +19,7 @@ use crate::close::Close;
 use crate::edge::guests::Guest;
 use crate::edge::line::{Incoming, Line, Stuck};
 use crate::fault::Fault;
-use crate::hub::{Arrival, Doorbell, Entered, LeaseKey, NotSeated, Places, Presence};
+use crate::hub::{Arrival, Doorbell, Entered, LeaseKey, NotSeated, Presence, Vacancy};
 use crate::jobs::sweep;
 use crate::session::handshake::{Greeting, Rejection, Verified, welcome};
 
@@ -169,8 +169,8 @@ async fn admit(
         return Err(Rejection::too_often().into());
     }
     let is_admin = match app.hub.would_seat(&admission, lease.as_ref()).map_err(not_seated)? {
-        Places::ForAdmins if !may_administer(app, &admission).await? => return Err(Rejection::capacity().into()),
-        places => places == Places::ForAdmins,
+        Vacancy::ForAdmins if !may_administer(app, &admission).await? => return Err(Rejection::capacity().into()),
+        places => places == Vacancy::ForAdmins,
     };
     let (presence_id, connection, hook_token) = fresh_ids().map_err(|_| Fault::unavailable())?;
     let is_arrival = !app.hub.goes_on(&admission.mesh_id, lease.as_ref());

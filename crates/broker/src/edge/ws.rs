@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use claudemesh_proto::message::{Ack, ClientAck, Push};
 use claudemesh_proto::presence::PeerRole;
 use claudemesh_proto::{Addressed, BrokerFrame, ClientFrame, ErrorCode, MeshId, Peek};
-use claudemesh_store::{DeliveryId, Letter, Settle, Settled};
+use claudemesh_store::{DeliveryId, Settle, Settled, StoredMessage};
 use futures_util::FutureExt as _;
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
@@ -332,22 +332,22 @@ impl Connection {
                 break;
             }
             self.app.metrics.pushed(&row, (self.app.clock.now(), self.app.clock.instant()));
-            let text = self.push(&row.letter);
+            let text = self.push(&row.message);
             self.line.feed(text).await?;
         }
         Ok(())
     }
 
     /// The push of a message. Its text is made once for all its recipients, but for the sender's own.
-    fn push(&self, letter: &Letter) -> String {
+    fn push(&self, message: &StoredMessage) -> String {
         // A daemon drops what its own member sent, without an ack, if it can tell.
         let from_oneself =
-            letter.sender_member_id == self.live.member_id && self.live.peer_role == PeerRole::ControlPlane;
+            message.sender_member_id == self.live.member_id && self.live.peer_role == PeerRole::ControlPlane;
         let write = || {
-            let push = BrokerFrame::Push(Box::new(push_of(&self.live.mesh_id, letter, !from_oneself)));
+            let push = BrokerFrame::Push(Box::new(push_of(&self.live.mesh_id, message, !from_oneself)));
             Addressed { frame: push, request_id: None }.to_json()
         };
-        if from_oneself { write() } else { letter.written.get_or_init(write).clone() }
+        if from_oneself { write() } else { message.written.get_or_init(write).clone() }
     }
 
     async fn answer_ready_sends(&mut self) -> Result<(), Stuck> {
@@ -406,22 +406,22 @@ impl Connection {
     }
 }
 
-fn push_of(mesh_id: &MeshId, letter: &Letter, names_member: bool) -> Push {
-    let post = letter.post.as_ref();
+fn push_of(mesh_id: &MeshId, message: &StoredMessage, names_member: bool) -> Push {
+    let post = message.post.as_ref();
     Push {
-        message_id: letter.message_id.clone(),
+        message_id: message.message_id.clone(),
         mesh_id: mesh_id.clone(),
-        sender_pubkey: letter.sender_pubkey.to_string(),
-        sender_member_pubkey: names_member.then_some(letter.sender_member_pubkey),
-        sender_member_id: Some(letter.sender_member_id.clone()),
-        sender_name: Some(letter.sender_name.clone()),
-        priority: letter.priority,
-        nonce: letter.nonce.clone(),
-        ciphertext: letter.ciphertext.clone(),
-        created_at: letter.created_at,
-        client_message_id: letter.client_message_id.clone(),
-        request_fingerprint: letter.request_fingerprint.clone(),
-        ext: letter.ext.clone(),
+        sender_pubkey: message.sender_pubkey.to_string(),
+        sender_member_pubkey: names_member.then_some(message.sender_member_pubkey),
+        sender_member_id: Some(message.sender_member_id.clone()),
+        sender_name: Some(message.sender_name.clone()),
+        priority: message.priority,
+        nonce: message.nonce.clone(),
+        ciphertext: message.ciphertext.clone(),
+        created_at: message.created_at,
+        client_message_id: message.client_message_id.clone(),
+        request_fingerprint: message.request_fingerprint.clone(),
+        ext: message.ext.clone(),
         topic: post.map(|post| post.topic.clone()),
         topic_id: post.map(|post| post.topic_id.clone()),
         body_version: post.map(|post| post.body_version),

@@ -41,7 +41,7 @@ pub(crate) use lease::LeaseKey;
 pub(crate) use presence::{Arrival, Presence, directory, name};
 use room::{Room, Seated};
 pub(crate) use seat::{Parting, Seat};
-pub(crate) use seating::{Capacity, Places};
+pub(crate) use seating::{Capacity, Vacancy};
 use status::Reported;
 pub(crate) use streams::{Line, MAX_STREAMS, Stream, Streams};
 use whereabouts::{Directory, Whereabouts};
@@ -144,9 +144,9 @@ impl Hub {
         }
         let mesh_id = presence.mesh_id.clone();
         match self.capacity.places(&rooms, (&mesh_id, &presence.peer.member_pubkey), Some(&presence.lease)) {
-            Places::ForAll => {}
-            Places::ForAdmins if is_admin => {}
-            Places::ForAdmins | Places::None => return Err(NotSeated::Full),
+            Vacancy::ForAll => {}
+            Vacancy::ForAdmins if is_admin => {}
+            Vacancy::ForAdmins | Vacancy::None => return Err(NotSeated::Full),
         }
         let room = rooms.entry(mesh_id.clone()).or_insert_with(|| Room::new(self.departures.clone()));
         if !room.holds(&presence.lease) {

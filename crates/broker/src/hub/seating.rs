@@ -21,7 +21,7 @@ pub(crate) struct Capacity {
 
 /// For whom there is a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Places {
+pub(crate) enum Vacancy {
     ForAll,
     ForAdmins,
     None,
@@ -36,7 +36,7 @@ impl Hub {
     }
 
     /// Whether a proven handshake would get a seat now: whether only as an admin, or why not.
-    pub(crate) fn would_seat(&self, admission: &Admission, lease: Option<&LeaseKey>) -> Result<Places, NotSeated> {
+    pub(crate) fn would_seat(&self, admission: &Admission, lease: Option<&LeaseKey>) -> Result<Vacancy, NotSeated> {
         let mut rooms = self.rooms();
         let mesh = &admission.mesh_id;
         self.end_leases_of(&mut rooms, mesh);
@@ -44,7 +44,7 @@ impl Hub {
             return Err(NotSeated::Blocked(left));
         }
         match self.capacity.places(&rooms, (mesh, &admission.member_pubkey), lease) {
-            Places::None => Err(NotSeated::Full),
+            Vacancy::None => Err(NotSeated::Full),
             places => Ok(places),
         }
     }
@@ -57,20 +57,20 @@ impl Capacity {
         rooms: &HashMap<MeshId, Room>,
         (mesh, member): (&MeshId, &PublicKey),
         lease: Option<&LeaseKey>,
-    ) -> Places {
+    ) -> Vacancy {
         let room = rooms.get(mesh);
         if room.is_some_and(|room| lease.is_some_and(|lease| room.holds(lease))) {
-            return Places::ForAll;
+            return Vacancy::ForAll;
         }
         let own = room.map_or(0, |room| room.open_of_key(member));
         let left = self.left(rooms, mesh);
         let kept = (self.mesh / 20).max(1);
         let kept_from_it = if own == 0 { kept / 2 } else { kept };
         match left {
-            _ if own >= self.member => Places::None,
-            0 => Places::None,
-            _ if left > kept_from_it => Places::ForAll,
-            _ => Places::ForAdmins,
+            _ if own >= self.member => Vacancy::None,
+            0 => Vacancy::None,
+            _ if left > kept_from_it => Vacancy::ForAll,
+            _ => Vacancy::ForAdmins,
         }
     }
 

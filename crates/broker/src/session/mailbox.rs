@@ -195,7 +195,7 @@ mod tests {
             size_bytes,
             until: at(0),
             committed_at: None,
-            letter: std::sync::Arc::new(claudemesh_store::Letter {
+            message: std::sync::Arc::new(claudemesh_store::StoredMessage {
                 message_id: MessageId::new(seq.unsigned_abs(), [7; 24]),
                 sender_pubkey: PublicKey::from_bytes([1; 32]),
                 sender_member_pubkey: PublicKey::from_bytes([1; 32]),

@@ -2,7 +2,7 @@
 
 use claudemesh_keys::Identity;
 use claudemesh_proto::text::base64;
-use claudemesh_testkit::{Kind, Member, Setup, TestMesh, Wire, eventually, letter, merged};
+use claudemesh_testkit::{Kind, Member, Setup, TestMesh, Wire, eventually, merged, send_frame};
 use serde_json::{Value, json};
 
 use crate::audit::{have_left, verified};
@@ -34,12 +34,12 @@ async fn the_chain_never_forks(setup: Setup) {
     };
     let sends = async {
         for _ in 0..ROUNDS {
-            let letters: Vec<Value> = (0..20).map(|_| letter(&ann.key(), "x")).collect();
-            for letter in &letters {
-                sending.feed(letter).await;
+            let frames: Vec<Value> = (0..20).map(|_| send_frame(&ann.key(), "x")).collect();
+            for frame in &frames {
+                sending.feed(frame).await;
             }
             sending.flush().await;
-            for _ in letters {
+            for _ in frames {
                 assert_eq!(sending.ack_or_close().await.unwrap()["queued"], true);
             }
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use claudemesh_testkit::{DEADLINE, Member, Setup, TestMesh, Wire, eventually, letter, merged, proof};
+use claudemesh_testkit::{DEADLINE, Member, Setup, TestMesh, Wire, eventually, merged, proof, send_frame};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -105,7 +105,7 @@ async fn a_sender_that_reads_no_acks_has_all_it_sent_stored() {
     let mut sender = Wire::open_narrow(mesh.address).await;
     sender.greet(&ann.hello()).await;
     for number in 0..300 {
-        sender.feed(&letter(&bob.key(), &number.to_string())).await;
+        sender.feed(&send_frame(&bob.key(), &number.to_string())).await;
     }
     sender.flush().await;
     let mut receiver = mesh.connect(&bob.hello()).await;

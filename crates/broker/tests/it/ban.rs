@@ -302,7 +302,7 @@ async fn what_a_banned_connection_still_says_is_not_heard() {
     for request in ["list_peers", "member_list", "list_bans", "invite_list"] {
         removed.try_say(&json!({"type": request, "_reqId": "x"}).to_string()).await;
     }
-    removed.try_say(&claudemesh_testkit::letter(&ann.key(), "x").to_string()).await;
+    removed.try_say(&claudemesh_testkit::send_frame(&ann.key(), "x").to_string()).await;
     assert_eq!(removed.closed().await, banned_close());
     for kind in ["peers_list", "member_list_response", "list_bans_result", "invite_list_response", "ack"] {
         assert_eq!(removed.kept(kind), 0, "{kind}");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use claudemesh_testkit::{Setup, TestMesh, Wire, eventually, letter, merged};
+use claudemesh_testkit::{Setup, TestMesh, Wire, eventually, merged, send_frame};
 use serde_json::{Value, json};
 
 on_both!(
@@ -132,7 +132,7 @@ async fn each_priority_keeps_its_order_across_a_busy_time(setup: Setup) {
     set(&mut receiver, "working").await;
     for number in 0..600 {
         let priority = ["now", "next", "low"][number % 3];
-        sender.feed(&merged(letter(&bob.key(), &format!("{number}")), json!({"priority": priority}))).await;
+        sender.feed(&merged(send_frame(&bob.key(), &format!("{number}")), json!({"priority": priority}))).await;
     }
     sender.flush().await;
     for _ in 0..600 {

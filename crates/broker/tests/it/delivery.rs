@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use claudemesh_testkit::{Setup, TestMesh, Wire, eventually, letter, merged};
+use claudemesh_testkit::{Setup, TestMesh, Wire, eventually, merged, send_frame};
 use serde_json::{Value, json};
 
 on_both!(
@@ -27,7 +27,7 @@ fn texts(range: std::ops::Range<usize>) -> Vec<String> {
 
 async fn send_all(wire: &mut Wire, to: &str, texts: &[String]) {
     for text in texts {
-        wire.feed(&letter(to, text)).await;
+        wire.feed(&send_frame(to, text)).await;
     }
     wire.flush().await;
     for _ in texts {
@@ -71,7 +71,7 @@ async fn mail_for_a_member_and_for_its_session_comes_in_one_order(setup: Setup) 
     let mixed = async |sender: &mut Wire, range: std::ops::Range<usize>| {
         for (number, text) in texts(range.clone()).iter().enumerate() {
             let to = if number % 3 == 0 { session.key() } else { bob.key() };
-            sender.feed(&letter(&to, text)).await;
+            sender.feed(&send_frame(&to, text)).await;
         }
         sender.flush().await;
         for _ in range {
@@ -339,7 +339,7 @@ async fn frames_before_a_close_are_all_processed(setup: Setup) {
         let mut sender = mesh.connect(&ann.cold()).await;
         let sent = texts(round * 500..round * 500 + 500);
         for text in &sent {
-            sender.feed(&letter(&bob.key(), text)).await;
+            sender.feed(&send_frame(&bob.key(), text)).await;
         }
         sender.flush().await;
         match how {
@@ -364,7 +364,7 @@ async fn what_was_said_before_a_line_was_reset_is_processed() {
     for round in 0..40 {
         let mut sender = mesh.connect(&ann.cold()).await;
         for text in texts(0..200) {
-            sender.feed(&letter(&bob.key(), &text)).await;
+            sender.feed(&send_frame(&bob.key(), &text)).await;
             if text.ends_with("00") {
                 sender.flush().await;
                 sender.unread().await;

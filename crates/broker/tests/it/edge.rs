@@ -1,6 +1,6 @@
 //! Frames as bytes, and HTTP around them.
 
-use claudemesh_testkit::{Request, Setup, TestMesh, Wire, letter, merged};
+use claudemesh_testkit::{Request, Setup, TestMesh, Wire, merged, send_frame};
 use serde_json::json;
 
 /// websocket 1.1 ▶: frames up to 1 MiB, beyond it a Close with 1009.
@@ -119,7 +119,7 @@ async fn answers_come_in_the_order_of_the_questions() {
         for (number, kind) in kinds.iter().enumerate() {
             let id = format!("{round}.{number}");
             let frame = match *kind {
-                "send" => merged(letter(&bob.key(), "x"), json!({"id": id, "_reqId": id})),
+                "send" => merged(send_frame(&bob.key(), "x"), json!({"id": id, "_reqId": id})),
                 kind => json!({"type": kind, "_reqId": id}),
             };
             wire.feed(&frame).await;

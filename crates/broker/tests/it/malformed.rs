@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use claudemesh_proto::ClientFrame;
 use claudemesh_proto::text::base64;
-use claudemesh_testkit::{Member, Mesh, Setup, Wire, letter, merged, proof};
+use claudemesh_testkit::{Member, Mesh, Setup, Wire, merged, proof, send_frame};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -76,9 +76,9 @@ fn messages(cast: Cast<'_>) -> Vec<Value> {
     let full = json!({
         "client_message_id": "c-1", "request_fingerprint": "ab".repeat(32), "ext": {"a": [1, {"b": null}]},
     });
-    let wide = |target: &str| letter(target, "text");
+    let wide = |target: &str| send_frame(target, "text");
     vec![
-        merged(letter(&cast.sink.key(), "text"), full),
+        merged(send_frame(&cast.sink.key(), "text"), full),
         wide("@nobodys/group"),
         wide("*"),
         wide("@all"),

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use claudemesh_proto::text::base64;
-use claudemesh_testkit::{Request, Setup, TestMesh, letter, merged};
+use claudemesh_testkit::{Request, Setup, TestMesh, merged, send_frame};
 use serde_json::json;
 
 /// Where logs go.
@@ -58,7 +58,7 @@ async fn logs_hold_no_body_nonce_token_place_or_whole_key() {
     for change in
         [json!({}), json!({"priority": "bad"}), json!({"client_message_id": "\n"}), json!({"targetSpec": "x"})]
     {
-        sender.say(&merged(merged(letter(&bob.key(), "x"), fields.clone()), change)).await;
+        sender.say(&merged(merged(send_frame(&bob.key(), "x"), fields.clone()), change)).await;
         sender.expect("ack").await;
     }
     receiver.receive().await;

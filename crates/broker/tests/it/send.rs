@@ -1,7 +1,7 @@
 //! `send` and its ack: every wording, and what a push carries.
 
 use claudemesh_proto::text::base64;
-use claudemesh_testkit::{Setup, TestMesh, letter, merged, stranger};
+use claudemesh_testkit::{Setup, TestMesh, merged, send_frame, stranger};
 use serde_json::json;
 
 use crate::greeting::shape;
@@ -140,7 +140,7 @@ async fn a_bad_field_is_refused_by_an_ack_that_names_it_and_is_permanent() {
         (json!({"targetSpec": "#a b"}), "targetSpec must be a member's or session's key, *, @all, @group or #topic-id"),
     ];
     for (change, words) in cases {
-        let frame = merged(letter(&bob.key(), "x"), change.clone());
+        let frame = merged(send_frame(&bob.key(), "x"), change.clone());
         sender.say(&frame).await;
         let ack = sender.expect("ack").await;
         let error = format!("invalid: {words}");
@@ -149,7 +149,7 @@ async fn a_bad_field_is_refused_by_an_ack_that_names_it_and_is_permanent() {
     }
     for field in ["targetSpec", "priority", "nonce", "ciphertext", "client_message_id", "request_fingerprint"] {
         for value in [json!(5), json!(true), json!([]), json!({"a": 1})] {
-            let frame = merged(letter(&bob.key(), "x"), json!({field: value, "_reqId": "q"}));
+            let frame = merged(send_frame(&bob.key(), "x"), json!({field: value, "_reqId": "q"}));
             sender.say(&frame).await;
             let ack = sender.expect("ack").await;
             assert_eq!((&ack["id"], &ack["_reqId"], &ack["queued"]), (&frame["id"], &json!("q"), &json!(false)));
@@ -158,7 +158,7 @@ async fn a_bad_field_is_refused_by_an_ack_that_names_it_and_is_permanent() {
         }
     }
     for id in [json!(5), json!({}), json!("x".repeat(129))] {
-        sender.say(&merged(letter(&bob.key(), "x"), json!({"id": id, "nonce": 5}))).await;
+        sender.say(&merged(send_frame(&bob.key(), "x"), json!({"id": id, "nonce": 5}))).await;
         assert_eq!(sender.expect("ack").await["id"], "", "an id that cannot be read is echoed as none");
     }
     let mut receiver = mesh.connect(&bob.hello()).await;

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use claudemesh_testkit::{Setup, Wire, letter};
+use claudemesh_testkit::{Setup, Wire, send_frame};
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -13,7 +13,7 @@ async fn send_until_closed(mut wire: Wire, to: String, name: usize) -> Vec<Strin
     let mut acked = Vec::new();
     for number in 0.. {
         let text = format!("{name}.{number}");
-        if !wire.try_say(&letter(&to, &text).to_string()).await {
+        if !wire.try_say(&send_frame(&to, &text).to_string()).await {
             break;
         }
         match wire.ack_or_close().await {

@@ -1,7 +1,7 @@
 //! T20: every message of the WebSocket from everybody who could say it.
 
 use claudemesh_proto::ClientFrame;
-use claudemesh_testkit::{Member, Mesh, Setup, TestMesh, Wire, letter, merged, stranger};
+use claudemesh_testkit::{Member, Mesh, Setup, TestMesh, Wire, merged, send_frame, stranger};
 use serde_json::{Value, json};
 
 use crate::{api_key, topic};
@@ -147,7 +147,7 @@ impl World {
     }
 
     fn messages(&self) -> Vec<Row> {
-        let send = |target: &str| row("send", letter(target, "text"), "ack");
+        let send = |target: &str| row("send", send_frame(target, "text"), "ack");
         vec![
             send(&self.target.key()).but(&[Elsewhere], "not queued"),
             send("*"),

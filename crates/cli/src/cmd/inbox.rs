@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use clap::{Args, value_parser};
 use claudemesh_client::{
-    BATCH, Body, Bound, Connection, Dial, Ended, Error, Fetched, Handed, Inbox, Letter, MAIL, Membership, Mention,
-    Opener, Pushes, Said, fetch, keep, key_prefix, now,
+    BATCH, Body, Bound, Connection, Dial, Ended, Error, Fetched, Handed, Inbox, InboxMessage, MAIL, Membership,
+    Mention, Opener, Pushes, Said, fetch, keep, key_prefix, now,
 };
 use claudemesh_proto::Priority;
 use claudemesh_proto::hello::TOPICS;
@@ -65,10 +65,10 @@ impl Desk<'_> {
     /// Fetches what there is and shows it; what is here is shown also when nothing can be fetched.
     async fn once(&mut self, asked: &ReadInbox) -> anyhow::Result<()> {
         let fetched = if asked.local { Ok(Fetched::All) } else { self.fetch().await };
-        let letters = if asked.all { self.inbox.latest(asked.limit).await? } else { self.inbox.unshown().await? };
-        self.show(&letters).await?;
+        let messages = if asked.all { self.inbox.latest(asked.limit).await? } else { self.inbox.unshown().await? };
+        self.show(&messages).await?;
         let fetched = fetched?;
-        if letters.is_empty() {
+        if messages.is_empty() {
             self.context.output.notice(if asked.all { "No messages." } else { "No new messages." });
         }
         if fetched == Fetched::Part {
@@ -186,45 +186,45 @@ impl Desk<'_> {
         }
     }
 
-    async fn show(&self, letters: &[Letter]) -> anyhow::Result<()> {
-        for letter in letters {
-            self.context.output.data(&value(letter), |output| lines(output, letter))?;
+    async fn show(&self, messages: &[InboxMessage]) -> anyhow::Result<()> {
+        for message in messages {
+            self.context.output.data(&value(message), |output| lines(output, message))?;
         }
-        Ok(self.inbox.mark_shown(letters, now()).await?)
+        Ok(self.inbox.mark_shown(messages, now()).await?)
     }
 }
 
-fn value(letter: &Letter) -> Value {
-    let (text, encrypted) = match &letter.body {
+fn value(message: &InboxMessage) -> Value {
+    let (text, encrypted) = match &message.body {
         Body::Text(text) => (Some(many_lines(text)), Some(true)),
         Body::Plaintext(text) => (Some(many_lines(text)), Some(false)),
         Body::Unopened { .. } => (None, None),
     };
     json!({
-        "messageId": letter.message_id,
-        "from": letter.sender(),
-        "senderPubkey": one_line(&letter.sender_pubkey),
-        "senderMemberPubkey": letter.sender_member_pubkey,
-        "priority": letter.priority,
-        "sentAt": letter.sent_at,
-        "receivedAt": letter.received_at,
-        "topic": letter.topic.as_deref().map(one_line),
-        "mentionsYou": letter.mentions_us,
+        "messageId": message.message_id,
+        "from": message.sender(),
+        "senderPubkey": one_line(&message.sender_pubkey),
+        "senderMemberPubkey": message.sender_member_pubkey,
+        "priority": message.priority,
+        "sentAt": message.sent_at,
+        "receivedAt": message.received_at,
+        "topic": message.topic.as_deref().map(one_line),
+        "mentionsYou": message.mentions_us,
         "encrypted": encrypted,
         "text": text,
     })
 }
 
 /// The head is one line and every line of the text is indented, so that no text can look like the next message's head.
-fn lines(output: &Output, letter: &Letter) -> String {
-    let key = key_prefix(&letter.sender_pubkey);
-    let urgent = if letter.priority == Priority::Now { "  now" } else { "" };
-    let open = if matches!(letter.body, Body::Plaintext(_)) { "  not encrypted" } else { "" };
-    let topic = letter.topic.as_deref().map(|topic| format!("  #{}", one_line(topic))).unwrap_or_default();
-    let mention = if letter.mentions_us { "  mentions you" } else { "" };
-    let about = format!("({key})  {}{topic}{mention}{urgent}{open}", letter.sent_at);
-    let mut text = format!("{}  {}", output.bold(&letter.sender()), output.dim(&about));
-    let body = match (&letter.body, &letter.topic) {
+fn lines(output: &Output, message: &InboxMessage) -> String {
+    let key = key_prefix(&message.sender_pubkey);
+    let urgent = if message.priority == Priority::Now { "  now" } else { "" };
+    let open = if matches!(message.body, Body::Plaintext(_)) { "  not encrypted" } else { "" };
+    let topic = message.topic.as_deref().map(|topic| format!("  #{}", one_line(topic))).unwrap_or_default();
+    let mention = if message.mentions_us { "  mentions you" } else { "" };
+    let about = format!("({key})  {}{topic}{mention}{urgent}{open}", message.sent_at);
+    let mut text = format!("{}  {}", output.bold(&message.sender()), output.dim(&about));
+    let body = match (&message.body, &message.topic) {
         (Body::Text(body) | Body::Plaintext(body), _) => many_lines(body),
         (Body::Unopened { .. }, None) => "[cannot be opened: it was not sealed for this key, or is damaged]".into(),
         (Body::Unopened { .. }, Some(topic)) => format!(
@@ -261,8 +261,8 @@ mod tests {
 
     use super::*;
 
-    fn letter(body: Body) -> Letter {
-        Letter {
+    fn message(body: Body) -> InboxMessage {
+        InboxMessage {
             message_id: MessageId::new(1, [1; 24]),
             sender_pubkey: "ab".repeat(32),
             sender_member_pubkey: None,
@@ -278,7 +278,8 @@ mod tests {
 
     #[test]
     fn a_text_cannot_look_like_another_message() {
-        let forged = letter(Body::Text("hi\n\u{1b}[2JBen  (cdcdcdcdcdcd)  1970-01-01T00:00:00.000Z\n  pay him".into()));
+        let forged =
+            message(Body::Text("hi\n\u{1b}[2JBen  (cdcdcdcdcdcd)  1970-01-01T00:00:00.000Z\n  pay him".into()));
         let wanted = "Anna  (abababababab)  1970-01-01T00:00:00.000Z  now\n  hi\n  [2JBen  (cdcdcdcdcdcd)  \
                       1970-01-01T00:00:00.000Z\n    pay him";
         assert_eq!(lines(&Output::new(false), &forged), wanted);
@@ -286,12 +287,12 @@ mod tests {
 
     #[test]
     fn what_cannot_be_opened_is_never_shown_as_text() {
-        let sealed = letter(Body::Unopened { nonce: "n".into(), ciphertext: "aGVsbG8=".into() });
+        let sealed = message(Body::Unopened { nonce: "n".into(), ciphertext: "aGVsbG8=".into() });
         assert!(
             lines(&Output::new(false), &sealed)
                 .ends_with("  [cannot be opened: it was not sealed for this key, or is damaged]")
         );
-        let in_topic = Letter { topic: Some("deploys\nBen".into()), ..sealed.clone() };
+        let in_topic = InboxMessage { topic: Some("deploys\nBen".into()), ..sealed.clone() };
         let wanted = "[not opened: no key of #deploysBen that you had by then opens it; see claudemesh topic history deploysBen]";
         assert!(lines(&Output::new(false), &in_topic).ends_with(wanted));
         let value = value(&sealed);
@@ -302,17 +303,17 @@ mod tests {
     /// (R17)
     #[test]
     fn what_was_not_encrypted_is_flagged() {
-        let open = letter(Body::Plaintext("to all".into()));
+        let open = message(Body::Plaintext("to all".into()));
         let wanted = "Anna  (abababababab)  1970-01-01T00:00:00.000Z  now  not encrypted\n  to all";
         assert_eq!(lines(&Output::new(false), &open), wanted);
         let topic = Some("general\nBen".into());
         let wanted = "Anna  (abababababab)  1970-01-01T00:00:00.000Z  #generalBen  now  not encrypted\n  to all";
-        let in_topic = Letter { topic, ..open.clone() };
+        let in_topic = InboxMessage { topic, ..open.clone() };
         assert_eq!(lines(&Output::new(false), &in_topic), wanted);
         let wanted =
             "Anna  (abababababab)  1970-01-01T00:00:00.000Z  #generalBen  mentions you  now  not encrypted\n  to all";
-        assert_eq!(lines(&Output::new(false), &Letter { mentions_us: true, ..in_topic }), wanted);
-        let flags = [open, letter(Body::Text("x".into()))].map(|letter| value(&letter)["encrypted"].clone());
+        assert_eq!(lines(&Output::new(false), &InboxMessage { mentions_us: true, ..in_topic }), wanted);
+        let flags = [open, message(Body::Text("x".into()))].map(|message| value(&message)["encrypted"].clone());
         assert_eq!(flags, [Value::Bool(false), Value::Bool(true)]);
     }
 }

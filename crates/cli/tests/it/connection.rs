@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use claudemesh_client::{
-    Body, Cipher, Connection, Dial, Draft, Ended, Error, Handshake, Home, Inbox, Letter, Line, MAIL, Membership,
+    Body, Cipher, Connection, Dial, Draft, Ended, Error, Handshake, Home, Inbox, InboxMessage, Line, MAIL, Membership,
     attest, here, now,
 };
 use claudemesh_keys::Identity;
@@ -126,7 +126,7 @@ async fn what_was_not_acknowledged_comes_again_and_is_shown_once() {
     let (receiver, mut pushes) = open(&ben, MAIL).await;
     let push = pushes.next().await.unwrap();
     let inbox = Inbox::open(&Home::at(team.ben.home()), &ben.mesh_id).await.unwrap();
-    let letter = Letter::of(&push, &"Ben".parse().unwrap(), Cipher::new(ben.identity.clone()).open(&push), now());
+    let letter = InboxMessage::of(&push, &"Ben".parse().unwrap(), Cipher::new(ben.identity.clone()).open(&push), now());
     assert_eq!(inbox.store(vec![letter]).await.unwrap().len(), 1);
     inbox.close().await;
     // It crashes here: kept, and not acknowledged.

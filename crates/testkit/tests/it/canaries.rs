@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use claudemesh_keys::random_bytes;
 use claudemesh_testkit::process::{Broker, Database};
-use claudemesh_testkit::{Member, Mesh, Request, Site, Wire, letter, merged, proof};
+use claudemesh_testkit::{Member, Mesh, Request, Site, Wire, merged, proof, send_frame};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -174,7 +174,7 @@ impl Realm {
         for target in [self.bob.key(), self.ann.key(), format!("@{}", self.word), "*".to_owned()] {
             self.number += 1;
             let id = format!("{}-{}", self.word, self.number);
-            let sent = merged(letter(&target, ""), json!({"ciphertext": self.word, "client_message_id": id}));
+            let sent = merged(send_frame(&target, ""), json!({"ciphertext": self.word, "client_message_id": id}));
             self.wires[0].say(&sent).await;
             let ack = self.wires[0].expect("ack").await;
             self.mark(&ack["messageId"].clone());
@@ -254,9 +254,9 @@ fn about(stranger: &Stranger) -> Vec<Value> {
     let Stranger { mesh, member, key, message, invite } = stranger;
     let beginning = &key[..14];
     vec![
-        letter(key, "x"),
-        letter(beginning, "x"),
-        letter(&format!("#{member}"), "x"),
+        send_frame(key, "x"),
+        send_frame(beginning, "x"),
+        send_frame(&format!("#{member}"), "x"),
         json!({"type": "message_status", "messageId": message}),
         json!({"type": "message_status", "messageId": member}),
         json!({"type": "client_ack", "brokerMessageId": message, "clientMessageId": message}),

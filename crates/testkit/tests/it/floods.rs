@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use claudemesh_testkit::process::{Broker, Database};
-use claudemesh_testkit::{Member, Request, Site, Wire, letter, merged, proof};
+use claudemesh_testkit::{Member, Request, Site, Wire, merged, proof, send_frame};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -164,7 +164,7 @@ fn forged(member: &Member) -> Value {
 async fn send_many(wire: &mut Wire, to: &str) -> usize {
     const AT_ONCE: usize = 100;
     for number in 0..AT_ONCE {
-        wire.feed(&letter(to, &number.to_string())).await;
+        wire.feed(&send_frame(to, &number.to_string())).await;
     }
     wire.flush().await;
     for _ in 0..AT_ONCE {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use claudemesh_proto::text::base64;
 use claudemesh_testkit::process::Database;
-use claudemesh_testkit::{Member, Request, Site, TestClock, Wire, letter, merged};
+use claudemesh_testkit::{Member, Request, Site, TestClock, Wire, merged, send_frame};
 use serde_json::json;
 
 use crate::load::broker;
@@ -33,7 +33,7 @@ async fn no_log_level_shows_frames(database: Database) {
         receiver.greet(&bob.hello()).await;
         let (body, nonce) = (base64(b"canary body of a message"), base64(&[0x5a; 24]));
         let fields = json!({"ciphertext": body, "nonce": nonce, "ext": {"canary": "extension"}});
-        sender.say(&merged(letter(&bob.key(), "x"), fields)).await;
+        sender.say(&merged(send_frame(&bob.key(), "x"), fields)).await;
         sender.expect("ack").await;
         let (push, _) = receiver.push().await;
         receiver.acknowledge(&push).await;

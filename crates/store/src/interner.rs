@@ -6,21 +6,21 @@ use std::hash::Hash;
 
 /// Each thing once, with its place.
 #[derive(Debug)]
-pub(crate) struct Places<T> {
-    places: HashMap<T, usize>,
+pub(crate) struct Interner<T> {
+    indexes: HashMap<T, usize>,
     pub(crate) in_order: Vec<T>,
 }
 
-impl<T> Default for Places<T> {
+impl<T> Default for Interner<T> {
     fn default() -> Self {
-        Self { places: HashMap::new(), in_order: Vec::new() }
+        Self { indexes: HashMap::new(), in_order: Vec::new() }
     }
 }
 
-impl<T: Hash + Eq + Clone> Places<T> {
-    pub(crate) fn place(&mut self, thing: T) -> usize {
+impl<T: Hash + Eq + Clone> Interner<T> {
+    pub(crate) fn intern(&mut self, thing: T) -> usize {
         let next = self.in_order.len();
-        match self.places.entry(thing) {
+        match self.indexes.entry(thing) {
             Entry::Occupied(known) => *known.get(),
             Entry::Vacant(new) => {
                 self.in_order.push(new.key().clone());
@@ -30,7 +30,7 @@ impl<T: Hash + Eq + Clone> Places<T> {
     }
 
     /// The place of a thing that was asked about.
-    pub(crate) fn place_of(&self, thing: &T) -> Option<usize> {
-        self.places.get(thing).copied()
+    pub(crate) fn index_of(&self, thing: &T) -> Option<usize> {
+        self.indexes.get(thing).copied()
     }
 }
