@@ -1,12 +1,16 @@
-//! The judge of a crash test: from the ledgers of all clients, and from nothing else, whether the promises were kept.
+//! The judge of a crash test: from the ledgers of all clients, and from what the topics hold in the end, whether the promises were
+//! kept.
 //!
-//! - **D2**, no acked loss: what was acked has reached its recipient by the end.
+//! - **D2**, no acked loss: what was acked has reached its recipient by the end, and a post has reached everybody in its topic but its
+//!   author.
 //! - **D6**, at most once: a client's id never has two message ids, acked or not.
 //! - **D7**: a message id always carries the same message.
 //! - **D5**, order: on each receiving connection, what one sender sent in one priority class comes in the order of acceptance. A
 //!   message counts where it comes first on that connection: a redelivery restarts earlier, and is no disorder. Mail for a
 //!   member with several clients is not judged: what comes late to one of them may have come to another one first.
 //!   While the database fails, so do acknowledgements, and what was acknowledged in vain may come again at any time.
+//!   Posts and what is sent to a key stand in one order.
+//! - **D12**, history: it is numbered from 1 without gaps and holds each post once, in the order of acceptance; see `history.rs`.
 //! - Nothing comes that nobody sent, changed, or to somebody else.
 //!
 //! Which of two messages was accepted first is known from the sender's ledger alone, in two cases: the one was acked before the
@@ -16,9 +20,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use claudemesh_proto::{MessageId, Priority, PublicKey};
+use claudemesh_proto::{MeshId, MessageId, Priority, PublicKey};
 
-use crate::ledger::{Entry, Owner};
+use crate::history::{self, History};
+use crate::ledger::{Entry, Owner, Target};
 use crate::order::{Order, Placed};
 pub use crate::verdict::{Breach, Tally};
 
@@ -41,11 +46,11 @@ pub enum Trouble {
     Database,
 }
 
-/// Reads the ledgers of a whole run against each other.
+/// Reads the ledgers of a whole run, and what the topics hold at its end, against each other.
 ///
 /// # Errors
 /// Every breach.
-pub fn check(accounts: &[Account], trouble: Trouble) -> Result<Tally, Vec<Breach>> {
+pub fn check(accounts: &[Account], histories: &[History], trouble: Trouble) -> Result<Tally, Vec<Breach>> {
     let mut court = Court { trouble, ..Court::default() };
     for account in accounts {
         court.hear_sender(account);
@@ -53,17 +58,22 @@ pub fn check(accounts: &[Account], trouble: Trouble) -> Result<Tally, Vec<Breach
     for account in accounts {
         court.hear_recipient(account);
     }
+    for history in histories {
+        court.breaches.extend(history::judge(history, &mut court.sendings, trouble));
+    }
     court.judge();
     if court.breaches.is_empty() { Ok(court.tally) } else { Err(court.breaches) }
 }
 
 /// A message as its sender knows it.
 #[derive(Debug)]
-struct Sending {
-    client: String,
-    target: PublicKey,
+pub(crate) struct Sending {
+    pub(crate) client: String,
+    pub(crate) mesh: MeshId,
+    member: PublicKey,
+    pub(crate) target: Target,
     priority: Priority,
-    digest: String,
+    pub(crate) digest: String,
     /// Where it was sent first: connection, line.
     first: (u32, usize),
     times: usize,
@@ -71,19 +81,35 @@ struct Sending {
     acked: Option<(u32, usize)>,
     was_refused: bool,
     /// Every message id that it was ever seen with.
-    messages: BTreeSet<MessageId>,
-    was_received: bool,
+    pub(crate) messages: BTreeSet<MessageId>,
+    received_by: HashSet<PublicKey>,
+}
+
+impl Sending {
+    /// Whether it was for a client of this owner.
+    fn is_for(&self, owner: &Owner) -> bool {
+        match self.target {
+            Target::Key(key) => key == owner.key || key == owner.member,
+            Target::General => self.mesh == owner.mesh && self.member != owner.member,
+        }
+    }
+
+    pub(crate) fn placed(&self, trouble: Trouble) -> Placed {
+        let is_fixed = !self.was_refused
+            && (trouble == Trouble::Broker || self.acked.map(|(connection, _)| connection) == Some(self.first.0));
+        Placed { target: self.target, first: self.first, acked: self.acked.map(|(_, line)| line), is_fixed }
+    }
 }
 
 /// A sender's key and a client's own id.
-type Key = (PublicKey, String);
+pub(crate) type Key = (PublicKey, String);
 
 #[derive(Debug, Default)]
 struct Court {
     trouble: Trouble,
     sendings: BTreeMap<Key, Sending>,
-    /// How many ledgers each member has.
-    clients: HashMap<PublicKey, usize>,
+    /// Whose ledgers there are.
+    owners: Vec<Owner>,
     /// What each message id was first seen with.
     contents: HashMap<MessageId, Key>,
     tally: Tally,
@@ -94,7 +120,7 @@ impl Court {
     fn hear_sender(&mut self, account: &Account) {
         let client = &account.name;
         let Some(owner) = self.owner(account) else { return };
-        *self.clients.entry(owner.member).or_default() += 1;
+        self.owners.push(owner.clone());
         let mut connections = HashSet::new();
         for (line, entry) in account.entries.iter().enumerate() {
             match entry {
@@ -102,6 +128,8 @@ impl Court {
                     connections.insert(*connection);
                     let sending = self.sendings.entry((owner.key, id.clone())).or_insert_with(|| Sending {
                         client: client.clone(),
+                        mesh: owner.mesh.clone(),
+                        member: owner.member,
                         target: *target,
                         priority: *priority,
                         digest: digest.clone(),
@@ -110,7 +138,7 @@ impl Court {
                         acked: None,
                         was_refused: false,
                         messages: BTreeSet::new(),
-                        was_received: false,
+                        received_by: HashSet::new(),
                     });
                     sending.times += 1;
                     if (sending.target, sending.priority, &sending.digest) != (*target, *priority, digest) {
@@ -158,7 +186,7 @@ impl Court {
 
     fn hear_recipient(&mut self, account: &Account) {
         let Some(Entry::Opened(owner)) = account.entries.first() else { return };
-        let is_alone = self.clients.get(&owner.member) == Some(&1);
+        let is_alone = self.owners.iter().filter(|other| other.member == owner.member).count() == 1;
         let mut orders: HashMap<(u32, PublicKey, Priority), Order> = HashMap::new();
         let mut noted: HashSet<&MessageId> = HashSet::new();
         let mut here: HashSet<(u32, &MessageId)> = HashSet::new();
@@ -167,8 +195,8 @@ impl Court {
                 Entry::Received { message, connection, sender, priority, .. } => {
                     let is_first = noted.insert(message);
                     let Some(placed) = self.receive(&account.name, owner, entry) else { continue };
-                    let is_judged =
-                        (is_alone || placed.target != owner.member) && (is_first || self.trouble == Trouble::Broker);
+                    let is_for_session = matches!(placed.target, Target::Key(key) if key != owner.member);
+                    let is_judged = (is_alone || is_for_session) && (is_first || self.trouble == Trouble::Broker);
                     if here.insert((*connection, message)) && is_judged {
                         let order = orders.entry((*connection, *sender, *priority)).or_default();
                         if let Some(after) = order.take(message, &placed) {
@@ -195,10 +223,9 @@ impl Court {
             self.breaches.push(Breach::Forged { client: client(), message: message.clone(), id: id.clone() });
             return None;
         };
-        if sending.was_received {
+        if !sending.received_by.insert(owner.member) {
             self.tally.repeated += 1;
         }
-        sending.was_received = true;
         sending.messages.insert(message.clone());
         let altered = |what| Breach::Altered { client: client(), message: message.clone(), what };
         if sending.digest != *digest {
@@ -210,33 +237,35 @@ impl Court {
         if self.contents.entry(message.clone()).or_insert_with(|| key.clone()) != &key {
             self.breaches.push(altered("sending"));
         }
-        if sending.target != owner.key && sending.target != owner.member {
+        if !sending.is_for(owner) {
             self.breaches.push(Breach::Misdelivered { client: client(), message: message.clone() });
         }
-        let is_fixed = !sending.was_refused
-            && (self.trouble == Trouble::Broker
-                || sending.acked.map(|(connection, _)| connection) == Some(sending.first.0));
-        Some(Placed {
-            target: sending.target,
-            first: sending.first,
-            acked: sending.acked.map(|(_, line)| line),
-            is_fixed,
-        })
+        Some(sending.placed(self.trouble))
     }
 
     fn judge(&mut self) {
-        for ((_, id), sending) in &mut self.sendings {
+        for ((_, id), sending) in &self.sendings {
             self.tally.sent += 1;
             self.tally.retried += usize::from(sending.times > 1);
             self.tally.acked += usize::from(sending.acked.is_some());
-            self.tally.received += usize::from(sending.was_received);
-            self.tally.unacked_received += usize::from(sending.was_received && sending.acked.is_none());
+            self.tally.posts += usize::from(sending.acked.is_some() && sending.target == Target::General);
+            let was_received = !sending.received_by.is_empty();
+            self.tally.received += usize::from(was_received);
+            self.tally.unacked_received += usize::from(was_received && sending.acked.is_none());
+            // Of a member's connections one gets what is for the member: a key is reached by any of its member's.
+            let is_missing = match sending.target {
+                Target::Key(_) => !was_received,
+                Target::General => {
+                    let mut readers = self.owners.iter().filter(|owner| sending.is_for(owner));
+                    readers.any(|owner| !sending.received_by.contains(&owner.member))
+                }
+            };
             let (client, id) = (sending.client.clone(), id.clone());
             if sending.messages.len() > 1 {
                 let messages = sending.messages.iter().cloned().collect();
                 self.breaches.push(Breach::Doubled { client: client.clone(), id: id.clone(), messages });
             }
-            if let (Some(_), false, Some(message)) = (sending.acked, sending.was_received, sending.messages.first()) {
+            if let (Some(_), true, Some(message)) = (sending.acked, is_missing, sending.messages.first()) {
                 self.breaches.push(Breach::Lost { client, id, message: message.clone() });
             }
         }
@@ -264,7 +293,7 @@ mod tests {
 
     fn sent(id: &str, connection: u32) -> Entry {
         let (id, digest) = (id.to_owned(), format!("body of {id}"));
-        Entry::Sent { id, target: BEN, priority: Priority::Next, digest, connection }
+        Entry::Sent { id, target: Target::Key(BEN), priority: Priority::Next, digest, connection }
     }
 
     fn acked(id: &str, seq: u64, connection: u32) -> Entry {
@@ -287,7 +316,7 @@ mod tests {
     }
 
     fn judged(trouble: Trouble, anna: Vec<Entry>, ben: Vec<Entry>) -> Result<Tally, Vec<Breach>> {
-        check(&[account(ANNA, anna), account(BEN, ben), account(EVE, Vec::new())], trouble)
+        check(&[account(ANNA, anna), account(BEN, ben), account(EVE, Vec::new())], &[], trouble)
     }
 
     #[track_caller]
@@ -307,6 +336,7 @@ mod tests {
             sent: 3,
             retried: 1,
             acked: 2,
+            posts: 0,
             refused: 0,
             received: 3,
             repeated: 1,
@@ -364,7 +394,7 @@ mod tests {
             |entries| Account { name: "session".into(), entries: [vec![Entry::Opened(owner)], entries].concat() };
         let late = account(BEN, vec![received("b", 2, 1), received("a", 1, 1)]);
         let accounts = [account(ANNA, anna), session(vec![received("a", 1, 1)]), late];
-        assert!(check(&accounts, Trouble::Broker).is_ok());
+        assert!(check(&accounts, &[], Trouble::Broker).is_ok());
     }
 
     #[test]
@@ -418,8 +448,31 @@ mod tests {
     #[test]
     fn mail_for_somebody_else_is_refused() {
         let accounts = [account(ANNA, vec![sent("a", 1)]), account(EVE, vec![received("a", 1, 1)])];
-        let breaches = check(&accounts, Trouble::Broker).unwrap_err();
+        let breaches = check(&accounts, &[], Trouble::Broker).unwrap_err();
         assert!(matches!(breaches[..], [Breach::Misdelivered { .. }]), "{breaches:?}");
+    }
+
+    #[test]
+    fn a_post_is_for_everybody_but_its_author() {
+        let posted = |id: &str| match sent(id, 1) {
+            Entry::Sent { id, priority, digest, connection, .. } => {
+                Entry::Sent { id, target: Target::General, priority, digest, connection }
+            }
+            other => other,
+        };
+        let anna = || account(ANNA, vec![posted("a"), acked("a", 1, 1)]);
+        let reader = |key| account(key, vec![received("a", 1, 1), received("a", 1, 1)]);
+        let tally = check(&[anna(), reader(BEN), reader(EVE)], &[], Trouble::Broker).unwrap();
+        assert_eq!((tally.posts, tally.received, tally.repeated), (1, 1, 2));
+        let breaches = check(&[anna(), reader(BEN), account(EVE, Vec::new())], &[], Trouble::Broker).unwrap_err();
+        assert!(matches!(breaches[..], [Breach::Lost { .. }]), "{breaches:?}");
+        let own = account(ANNA, vec![posted("a"), acked("a", 1, 1), received("a", 1, 1)]);
+        let breaches = check(&[own, reader(BEN), reader(EVE)], &[], Trouble::Broker).unwrap_err();
+        assert!(matches!(breaches[..], [Breach::Misdelivered { .. }]), "{breaches:?}");
+        let mixed = account(ANNA, vec![posted("a"), sent("b", 1), acked("a", 1, 1), acked("b", 2, 1)]);
+        let late = account(BEN, vec![received("b", 2, 1), received("a", 1, 1)]);
+        let breaches = check(&[mixed, late], &[], Trouble::Broker).unwrap_err();
+        assert!(matches!(breaches[..], [Breach::Reordered { .. }]), "{breaches:?}");
     }
 
     #[test]
@@ -428,6 +481,6 @@ mod tests {
         let early = vec![Entry::ClientAcked { message: message(1), connection: 1 }, received("a", 1, 1)];
         assert!(matches!(breach(vec![sent("a", 1)], early), Breach::Nonsense { .. }));
         let headless = Account { name: "x".into(), entries: Vec::new() };
-        assert!(check(&[headless], Trouble::Broker).is_err());
+        assert!(check(&[headless], &[], Trouble::Broker).is_err());
     }
 }

@@ -1,4 +1,5 @@
-//! What one test client knows, on disk: the only witness of a crash test. The broker is never asked what it did.
+//! What one test client knows, on disk: the witness of a crash test. The broker is never asked what it did, but
+//! for the history of a topic, which is a promise itself.
 //!
 //! - A client notes `sent` before it sends, `acked` when it is told so, and `received` before it acknowledges.
 //! - Notes gather in memory; [`Ledger::sync`] writes and syncs them, before their client acts on what they say.
@@ -23,6 +24,16 @@ pub struct Owner {
     pub key: PublicKey,
 }
 
+/// Whom a message is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// A member or a session.
+    Key(PublicKey),
+    /// Everybody in the topic `general`, which all members of the mesh are in, but its author.
+    General,
+}
+
 /// One line of a ledger. Connections are numbered by their client, from 1.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -30,7 +41,7 @@ pub enum Entry {
     /// The first line.
     Opened(Owner),
     /// A message is about to be sent, the first time or again.
-    Sent { id: String, target: PublicKey, priority: Priority, digest: String, connection: u32 },
+    Sent { id: String, target: Target, priority: Priority, digest: String, connection: u32 },
     /// The broker answered for it.
     Acked { id: String, message: MessageId, connection: u32 },
     /// The broker did not take it.
@@ -102,7 +113,20 @@ mod tests {
         let message = MessageId::new(5, [3; 24]);
         let entries = [
             Entry::Opened(owner.clone()),
-            Entry::Sent { id: "c1".into(), target: key, priority: Priority::Now, digest: "d".into(), connection: 1 },
+            Entry::Sent {
+                id: "c1".into(),
+                target: Target::Key(key),
+                priority: Priority::Now,
+                digest: "d".into(),
+                connection: 1,
+            },
+            Entry::Sent {
+                id: "c2".into(),
+                target: Target::General,
+                priority: Priority::Low,
+                digest: "d".into(),
+                connection: 1,
+            },
             Entry::Acked { id: "c1".into(), message: message.clone(), connection: 1 },
             Entry::Refused { id: "c2".into(), why: "temporarily unavailable".into(), connection: 1 },
             Entry::Received {

@@ -21,6 +21,7 @@ pub mod checker;
 mod clock;
 mod database;
 mod events;
+pub mod history;
 mod http;
 pub mod ledger;
 mod mesh;

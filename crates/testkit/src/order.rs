@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 
-use claudemesh_proto::{MessageId, PublicKey};
+use claudemesh_proto::MessageId;
+
+use crate::ledger::Target;
 
 /// Where a message stands in the order in which its sender's messages were accepted.
 #[derive(Debug)]
 pub(crate) struct Placed {
-    pub(crate) target: PublicKey,
+    pub(crate) target: Target,
     /// The connection and the line of the ledger where it was sent first.
     pub(crate) first: (u32, usize),
     /// The line of the ledger where it was acked first.

@@ -1,16 +1,16 @@
 //! A client of the load: it sends, receives, forgets to acknowledge, breaks off, comes back and tries again, and writes down what it
 //! knows before it acts on it.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use claudemesh_client::{Body, Cipher, Connection, Dial, Draft, Error, Pushes, here};
+use claudemesh_client::{Body, Cipher, Connection, Dial, Draft, Error, Post, Pushes, here};
 use claudemesh_keys::sha256_hex;
 use claudemesh_proto::hello::Place;
 use claudemesh_proto::message::{Ack, Push, Send};
-use claudemesh_proto::{MessageId, Priority, PublicKey};
-use claudemesh_testkit::ledger::{Entry, Ledger};
+use claudemesh_proto::{MessageId, Priority, PublicKey, TopicId};
+use claudemesh_testkit::ledger::{Entry, Ledger, Target};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -31,8 +31,9 @@ pub(crate) enum Phase {
 /// What all clients of a run know together: when it is drained. It decides nothing but when to look at the ledgers.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
-    acked: HashSet<MessageId>,
-    received: HashSet<MessageId>,
+    /// With each member that it is for.
+    acked: HashSet<(MessageId, PublicKey)>,
+    received: HashSet<(MessageId, PublicKey)>,
     /// Messages sent that have no answer yet.
     open: usize,
 }
@@ -53,7 +54,13 @@ pub(crate) struct Client {
     /// A session is handed its member's mail as well.
     pub(crate) member_cipher: Cipher,
     pub(crate) ledger: Ledger,
-    pub(crate) targets: Vec<PublicKey>,
+    /// Its member's key.
+    pub(crate) member: PublicKey,
+    /// Every key in its mesh, and whose it is.
+    pub(crate) keys: HashMap<PublicKey, PublicKey>,
+    /// Of its mesh.
+    pub(crate) general: TopicId,
+    pub(crate) targets: Vec<Target>,
     pub(crate) seed: Seed,
     pub(crate) phase: watch::Receiver<Phase>,
     pub(crate) progress: Arc<Mutex<Progress>>,
@@ -68,7 +75,7 @@ pub(crate) struct Client {
 #[derive(Clone)]
 pub(crate) struct Message {
     id: String,
-    target: PublicKey,
+    target: Target,
     priority: Priority,
     text: String,
     send: Send,
@@ -169,10 +176,12 @@ impl Client {
     /// Everything that was not answered, in its order, under the same ids.
     async fn send_again(&mut self, connection: &Connection, answers: &mut Answers) -> Result<(), Error> {
         for index in 0..self.open.len() {
-            if self.seed.percent(30) {
+            let message = &mut self.open[index];
+            if let Target::Key(key) = message.target
+                && self.seed.percent(30)
+            {
                 // Sealed anew, it is still the same message: the fingerprint says so.
-                let message = &mut self.open[index];
-                let (nonce, ciphertext) = self.cipher.seal(&message.target, &message.text).unwrap();
+                let (nonce, ciphertext) = self.cipher.seal(&key, &message.text).unwrap();
                 (message.send.nonce, message.send.ciphertext) = (nonce, ciphertext);
             }
         }
@@ -199,8 +208,13 @@ impl Client {
             *self.seed.one_of(&[Priority::Next, Priority::Next, Priority::Next, Priority::Now, Priority::Low]);
         let size = if self.seed.percent(3) { 20_000 } else { 10 + self.seed.below(400) };
         let text = format!("{:016x}{}", self.seed.below(usize::MAX), "x".repeat(size));
-        let draft = Draft { to: &target, reference: "crash", priority, text: &text };
-        let send = self.cipher.compose(&draft).unwrap();
+        let send = match target {
+            Target::Key(to) => self.cipher.compose(&Draft { to: &to, reference: "crash", priority, text: &text }),
+            Target::General => {
+                Post { topic: &self.general, key: None, priority, reply_to: None, text: &text }.compose()
+            }
+        };
+        let send = send.unwrap();
         Message { id: send.client_message_id.clone().unwrap(), target, priority, text, send }
     }
 
@@ -235,11 +249,22 @@ impl Client {
         let message: MessageId = ack.message_id.parse().unwrap();
         self.note(&Entry::Acked { id: id.clone(), message: message.clone(), connection });
         self.ledger.sync().unwrap();
-        let before = self.open.len();
-        self.open.retain(|open| open.id != id);
         let mut progress = self.progress.lock().unwrap();
-        progress.open -= before - self.open.len();
-        progress.acked.insert(message);
+        let keys = &self.keys;
+        self.open.retain(|open| {
+            if open.id != id {
+                return true;
+            }
+            progress.open -= 1;
+            match open.target {
+                Target::Key(key) => drop(progress.acked.insert((message.clone(), keys[&key]))),
+                Target::General => {
+                    let others = keys.values().filter(|member| **member != self.member);
+                    progress.acked.extend(others.map(|member| (message.clone(), *member)));
+                }
+            }
+            false
+        });
     }
 
     async fn receive(
@@ -253,6 +278,8 @@ impl Client {
             let opened = [&self.cipher, &self.member_cipher].map(|cipher| cipher.open(push));
             let text = opened.into_iter().find_map(|body| match body {
                 Body::Text(text) => Some(text),
+                // A post is not sealed: `general` has no key.
+                Body::Plaintext(text) if push.topic_id.as_ref() == Some(&self.general) => Some(text),
                 Body::Plaintext(_) | Body::Unopened { .. } => None,
             });
             self.note(&Entry::Received {
@@ -265,7 +292,8 @@ impl Client {
             });
         }
         self.ledger.sync().unwrap();
-        self.progress.lock().unwrap().received.extend(came.iter().map(|push| push.message_id.clone()));
+        let received = came.iter().map(|push| (push.message_id.clone(), self.member));
+        self.progress.lock().unwrap().received.extend(received);
         for push in came {
             if phase == Phase::Load && self.seed.percent(15) {
                 self.withheld.push_back(push);

@@ -1,7 +1,7 @@
-//! Load on a broker: two meshes, ten clients, everybody writes to everybody. Mail for a member that has several connections goes to
-//! one of them, so the meshes have members with a control connection, with one session or two, and with both.
+//! Load on a broker: two meshes, ten clients, everybody writes to everybody and into `general`. Mail for a member that has several
+//! connections goes to one of them, so the meshes have members with a control connection, with one session or two, and with both.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,7 +9,8 @@ use std::time::Duration;
 use claudemesh_client::{Cipher, Dial, Membership};
 use claudemesh_proto::PublicKey;
 use claudemesh_testkit::checker::{self, Account, Tally, Trouble};
-use claudemesh_testkit::ledger::{self, Ledger, Owner};
+use claudemesh_testkit::history::History;
+use claudemesh_testkit::ledger::{self, Ledger, Owner, Target};
 use claudemesh_testkit::process::{Broker, Database};
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -17,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use crate::client::{Client, DRAIN_DEADLINE, Phase, Progress};
+use crate::general;
 use crate::mesh::{control, mesh, session};
 use crate::seed::Seed;
 
@@ -26,6 +28,8 @@ pub(crate) struct Load {
     progress: Arc<Mutex<Progress>>,
     tasks: JoinSet<()>,
     ledgers: Vec<(String, PathBuf)>,
+    /// The members of each mesh, once for each of their clients.
+    meshes: Vec<Vec<(Membership, Dial)>>,
     directory: TempDir,
 }
 
@@ -50,6 +54,7 @@ impl Load {
             progress: Arc::default(),
             tasks: JoinSet::new(),
             ledgers: Vec::new(),
+            meshes: Vec::new(),
             directory: TempDir::new().unwrap(),
         };
         let large = mesh(&broker.url(), "large", 5).await;
@@ -63,25 +68,29 @@ impl Load {
         };
         let large = roles(&large, &[(0, false), (1, false), (2, true), (2, true), (3, false), (3, true), (4, true)]);
         let small = roles(&small, &[(0, false), (1, false), (1, true)]);
-        load.add("large", &large, seed).await;
-        load.add("small", &small, seed).await;
+        load.add("large", large, seed).await;
+        load.add("small", small, seed).await;
         load
     }
 
-    async fn add(&mut self, mesh: &str, dials: &[(Membership, Dial)], seed: &Seed) {
+    async fn add(&mut self, mesh: &str, dials: Vec<(Membership, Dial)>, seed: &Seed) {
         // A session key is known once it was proven.
-        for (_, dial) in dials {
+        for (_, dial) in &dials {
             let (connection, _pushes) = dial.open().await.unwrap();
             connection.close().await;
         }
+        let keys: HashMap<PublicKey, PublicKey> = dials
+            .iter()
+            .flat_map(|(member, dial)| {
+                let key = member.identity.public();
+                [(key, key), (dial.handshake.sender().public(), key)]
+            })
+            .collect();
+        let general = general::topic(&dials[0].0).await;
         for (number, (member, dial)) in dials.iter().enumerate() {
             let key = dial.handshake.sender().public();
-            let mut targets: Vec<PublicKey> = dials
-                .iter()
-                .flat_map(|(member, dial)| [member.identity.public(), dial.handshake.sender().public()])
-                .collect();
+            let mut targets: Vec<PublicKey> = keys.keys().copied().collect();
             targets.sort_unstable_by_key(|key| *key.as_bytes());
-            targets.dedup();
             // A member's mail to itself is refused while it has no other connection.
             targets.retain(|target| *target != key && *target != member.identity.public());
             let name = format!("{mesh}-{number}");
@@ -96,7 +105,10 @@ impl Load {
                 member_cipher: Cipher::new(Arc::clone(&member.identity)),
                 dial: dial.clone(),
                 ledger: Ledger::create(&path, &owner).unwrap(),
-                targets,
+                member: member.identity.public(),
+                keys: keys.clone(),
+                general: general.clone(),
+                targets: targets.into_iter().map(Target::Key).chain([Target::General]).collect(),
                 seed: seed.branch(u64::try_from(self.ledgers.len()).unwrap()),
                 phase: self.phase.subscribe(),
                 progress: Arc::clone(&self.progress),
@@ -107,6 +119,7 @@ impl Load {
             self.tasks.spawn(client.run());
             self.ledgers.push((name, path));
         }
+        self.meshes.push(dials);
     }
 
     /// Lets everybody bring everything to its end, and asks the ledgers.
@@ -131,9 +144,16 @@ impl Load {
         let read =
             |(name, path): &(String, PathBuf)| Account { name: name.clone(), entries: ledger::read(path).unwrap() };
         let accounts: Vec<Account> = self.ledgers.iter().map(read).collect();
-        match checker::check(&accounts, trouble) {
+        let mut histories: Vec<History> = Vec::new();
+        for dials in &self.meshes {
+            histories.push(general::history(&dials[0].0).await);
+        }
+        match checker::check(&accounts, &histories, trouble) {
             Ok(tally) => {
                 assert_eq!(open, 0, "messages without an answer; the broker says:\n{}", broker.log_end());
+                for dials in &self.meshes {
+                    general::nothing_is_left(dials).await;
+                }
                 println!("{tally:?}");
                 tally
             }

@@ -42,6 +42,7 @@ mod claims;
 mod client;
 mod cluster;
 mod floods;
+mod general;
 mod kills;
 mod load;
 mod logs;
