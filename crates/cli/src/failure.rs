@@ -24,6 +24,11 @@ impl Failure {
     }
 }
 
+/// Whether the broker does not take us for a member, as when we were removed.
+pub(crate) fn is_not_accepted(error: &anyhow::Error) -> bool {
+    exit(error) == Exit::NotAccepted
+}
+
 /// Prints the failure on standard error. A reader that closed our output is none.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
@@ -122,6 +127,9 @@ fn advice(error: &Error) -> Option<&'static str> {
             "set this machine's clock; it is more than a minute off"
         }
         Error::Refused { code: ErrorCode::Forbidden, message } if message == NOT_IN_TOPIC => JOIN_TOPIC,
+        Error::Refused { code: ErrorCode::Forbidden, message } if message == ADDED_ONLY => {
+            "ask somebody who leads it, or an admin of the mesh: claudemesh topic add TOPIC MEMBER"
+        }
         Error::Refused { code: ErrorCode::Revoked, .. } => TAKEN_BACK,
         Error::Ended(ended) if ended.is_ban() => TAKEN_BACK,
         Error::Refused { code: ErrorCode::Unauthorized, .. } => {
@@ -172,9 +180,11 @@ fn advice_on_word(word: &str) -> Option<&'static str> {
 pub(crate) const IN_PARTS: &str = "send it in parts, or say where it can be found";
 /// Also the broker's words on a connection.
 const NOT_IN_TOPIC: &str = "you are not in this topic";
+/// The broker's words for a topic that is not public.
+const ADDED_ONLY: &str = "this topic is joined by being added";
 const JOIN_TOPIC: &str = "claudemesh topic join NAME; to a private one somebody who leads it adds you";
-const TAKEN_BACK: &str = "ask an admin of the mesh to take you back (claudemesh unban) or for a new invite; \
-    claudemesh leave SLUG forgets the old membership";
+const TAKEN_BACK: &str = "ask an admin of the mesh to take you back (claudemesh unban); or claudemesh leave SLUG, and then join \
+    with a new invite";
 const FIRST_MESH: &str = "claudemesh create SLUG --broker URL, or claudemesh join LINK";
 
 #[cfg(test)]

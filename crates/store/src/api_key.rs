@@ -16,7 +16,7 @@ use crate::sql::{Connection, Row, Sql, Value, json as json_of, sql};
 use crate::{Store, id};
 
 /// Most keys that a member may make in an hour. Every one is in the log for ever.
-pub const MAX_API_KEYS_PER_HOUR: u32 = 60;
+pub const MAX_API_KEYS_PER_HOUR: u32 = 600;
 /// Most keys of a member that are valid at one time.
 pub const MAX_API_KEYS: u32 = 1000;
 /// Most keys in a list.

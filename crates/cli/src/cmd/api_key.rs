@@ -48,8 +48,9 @@ pub(crate) enum ApiKeyWhat {
 #[derive(Debug, Args)]
 #[command(
     after_help = "The secret is shown this once: the broker keeps its hash alone. It goes into Authorization: Bearer SECRET. A key may \
-    do no more than you, and ends when you are removed.\n\n\
-    Example: claudemesh apikey create ci --can read,send --topic deploys --expires 90d\n\n\
+    do no more than you, and ends when you are removed. What it can ask is shown by the broker's page /docs. Messages of a topic with \
+    a key are ciphertext there: a program that writes or reads them needs the topic's key too.\n\n\
+    Example: claudemesh apikey create dashboard --can read --expires 90d\n\n\
     JSON: {id, secret, label, prefix, capabilities, topicScopes|null, createdAt, expiresAt|null}"
 )]
 pub(crate) struct CreateKey {
@@ -116,11 +117,11 @@ async fn list(context: &Context, all: bool) -> anyhow::Result<()> {
             );
             let used = key.last_used_at.map_or_else(|| "never".to_owned(), |at| at.to_string());
             let (id, may) = (key.id.as_str().chars().take(8).collect(), words(key.capabilities.iter().copied()));
-            let until = key.expires_at.map_or_else(|| "revoked".to_owned(), |at| at.to_string());
+            let until = key.expires_at.map_or_else(|| "until revoked".to_owned(), |at| format!("until {at}"));
             vec![id, one_line(&key.label), may, topics, used, until, state(key, now).into()]
         };
         let rows: Vec<_> = keys.iter().map(row).collect();
-        table(output, &["ID", "LABEL", "MAY", "TOPICS", "LAST USED", "VALID UNTIL", "STATE"], &rows)
+        table(output, &["ID", "LABEL", "MAY", "TOPICS", "LAST USED", "VALID", "STATE"], &rows)
     })?;
     if keys.is_empty() {
         let more = if found > 0 { " --all shows those that are none any more." } else { "" };

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::create::warn_if_plain;
 use crate::context::Context;
+use crate::failure::is_not_accepted;
 use crate::membership::Shown;
 use crate::name::Named;
 use crate::name::display_name;
@@ -50,8 +51,11 @@ pub(crate) async fn run(context: &Context, asked: Join) -> anyhow::Result<()> {
     };
     let owner = owner.or_else(|| config.owner(&mesh.mesh_id).copied());
     let value = Shown::with(mesh, json!({ "ownerPubkey": owner, "status": status }));
-    // It is done whether this can be found out or not.
-    let members = context.on_line(mesh, async |line| Ok(line.connection().members().await?)).await.unwrap_or_default();
+    // It is done whether this can be found out or not; only that we were a member once, and were removed, is no success.
+    let members = match context.on_line(mesh, async |line| Ok(line.connection().members().await?)).await {
+        Err(error) if matches!(joining, Joining::Already(_)) && is_not_accepted(&error) => return Err(error),
+        members => members.unwrap_or_default(),
+    };
     let own = members.iter().find(|member| member.member_id == mesh.member_id);
     context.output.data(&value, |output| {
         let name = own.map(|own| format!(" as {}", own.display_name)).unwrap_or_default();

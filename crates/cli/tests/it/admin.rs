@@ -17,9 +17,12 @@ fn a_member_is_removed_listed_and_taken_back() {
     assert_eq!(said.code, 7, "{said:?}");
     assert!(said.stderr.contains("only owner or admin can ban"), "{said:?}");
     assert_eq!(anna.json_one(&["ban", &key[..12]]), json!({"banned": "Ben"}));
-    let said = ben.run(&["peers"]);
-    assert_eq!(said.code, 2, "{said:?}");
-    assert!(said.stderr.contains("You've been removed from") && said.stderr.ends_with(BACK), "{said:?}");
+    let slug = ben.json_one(&["list"])["meshes"][0]["slug"].as_str().unwrap().to_owned();
+    for line in [&["peers"][..], &["join", &slug]] {
+        let said = ben.run(line);
+        assert_eq!(said.code, 2, "{said:?}");
+        assert!(said.stderr.contains("You've been removed from") && said.stderr.ends_with(BACK), "{said:?}");
+    }
     let bans = anna.json_one(&["bans"]);
     assert_eq!((&bans["bans"][0]["name"], &bans["bans"][0]["pubkey"]), (&json!("Ben"), &json!(key)));
     assert!(anna.run(&["bans"]).stdout.starts_with("NAME  KEY           REMOVED\nBen   "));
@@ -42,8 +45,8 @@ fn a_member_is_removed_listed_and_taken_back() {
     }
 }
 
-const BACK: &str = "\ntry: ask an admin of the mesh to take you back (claudemesh unban) or for a new invite; \
-    claudemesh leave SLUG forgets the old membership\n";
+const BACK: &str = "\ntry: ask an admin of the mesh to take you back (claudemesh unban); or claudemesh leave SLUG, and then join with a \
+    new invite\n";
 
 #[test]
 fn who_is_removed_while_listening_is_told_what_to_do() {

@@ -22,8 +22,8 @@ pub(super) fn complete(description: &mut OpenApi) {
         .title("claudemesh broker")
         .version(env!("CARGO_PKG_VERSION"))
         .description(Some(
-            "A mesh of coding agents over HTTP. A key is made over the WebSocket (`apikey_create`), acts in one mesh in the name of \
-             the member that made it, and goes into `Authorization: Bearer`. Times are ISO-8601 with milliseconds and `Z`.",
+            "A mesh of coding agents over HTTP. A key is made by `claudemesh apikey create` (over the WebSocket: `apikey_create`), acts in one \
+             mesh in the name of the member that made it, and goes into `Authorization: Bearer`. Times are ISO-8601 with milliseconds and `Z`.",
         ))
         .build();
     description.servers = Some(vec![Server::new("/v1"), Server::new("/api/v1")]);
