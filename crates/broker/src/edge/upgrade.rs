@@ -8,6 +8,7 @@ use axum::http::header::{HOST, ORIGIN};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use claudemesh_proto::limits::MAX_FRAME_BYTES;
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
@@ -55,13 +56,18 @@ pub(crate) async fn upgrade(
     running.tasks.spawn(async move {
         // A client that went away between the two steps leaves nothing behind.
         let Ok(upgraded) = on_upgrade.await else { return };
-        // From here on the frames have their own deadline.
-        let Ok(parts) = upgraded.downcast::<TokioIo<Impatient<TcpStream>>>() else { return };
-        let (socket, read) = (parts.io.into_inner().into_inner(), parts.read_buf.to_vec());
+        let Some((socket, read)) = bare(upgraded) else { return };
         let socket = WebSocketStream::from_partially_read(socket, read, Role::Server, Some(config)).await;
         ws::serve(serving, socket, (origin.counted, stranger)).await;
     });
     response
+}
+
+/// The socket itself, because frames have a deadline of their own, and what was read of it. HTTP's read buffer ends here: a connection
+/// that idles for days has no use for it.
+fn bare(upgraded: Upgraded) -> Option<(TcpStream, Vec<u8>)> {
+    let parts = upgraded.downcast::<TokioIo<Impatient<TcpStream>>>().ok()?;
+    Some((parts.io.into_inner().into_inner(), parts.read_buf.to_vec()))
 }
 
 /// Small buffers, because there are many connections and most of them are idle: the defaults cost 130 KiB each. One frame is written
