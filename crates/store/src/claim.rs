@@ -80,6 +80,13 @@ struct Chosen {
     until: Timestamp,
 }
 
+/// The connection that a request is of.
+#[derive(Debug, Clone, Copy)]
+struct Holder<'a> {
+    mesh_id: &'a MeshId,
+    connection: &'a ConnectionId,
+}
+
 /// Claims for a batch of connections: what each is handed, in order, and then what each is handed again.
 pub(crate) async fn claim(batch: &mut Batch, claims: &[&Claim], reclaims: &[&Reclaim]) -> sqlx::Result<Vec<Outcome>> {
     // Rows claimed again go first: a lease may have ended in the moment that its holder asks to prolong it.
@@ -92,8 +99,9 @@ pub(crate) async fn claim(batch: &mut Batch, claims: &[&Claim], reclaims: &[&Rec
     let (free, unfinished) = free(batch, claims, &asked).await?;
     let mut may_get_more = choose(batch.now, claims, (&asked, &free), &mut chosen);
     may_get_more.extend(unfinished);
-    let holders: Vec<&ConnectionId> =
-        claims.iter().map(|claim| &claim.connection).chain(reclaims.iter().map(|again| &again.connection)).collect();
+    let of_claims = claims.iter().map(|claim| Holder { mesh_id: &claim.mesh_id, connection: &claim.connection });
+    let of_reclaims = reclaims.iter().map(|again| Holder { mesh_id: &again.mesh_id, connection: &again.connection });
+    let holders: Vec<Holder<'_>> = of_claims.chain(of_reclaims).collect();
     let mut handed: Vec<Vec<Claimed>> = holders.iter().map(|_| Vec::new()).collect();
     for (request, claimed) in take(batch, chosen, &holders).await? {
         if let Some(rows) = handed.get_mut(request) {
@@ -288,11 +296,7 @@ async fn again(batch: &mut Batch, reclaims: &[&Reclaim], offset: usize) -> sqlx:
 }
 
 /// Marks the chosen rows as claimed, and reads their messages.
-async fn take(
-    batch: &mut Batch,
-    chosen: Vec<Chosen>,
-    holders: &[&ConnectionId],
-) -> sqlx::Result<Vec<(usize, Claimed)>> {
+async fn take(batch: &mut Batch, chosen: Vec<Chosen>, holders: &[Holder<'_>]) -> sqlx::Result<Vec<(usize, Claimed)>> {
     const TAKE: Sql = together!(
         claimed: write(
             "update delivery set claim_incarnation = cast($2 as bigint), claim_connection = r.value ->> 2, \
@@ -313,24 +317,26 @@ async fn take(
     if chosen.is_empty() {
         return Ok(Vec::new());
     }
-    let mut found = posts::take(batch, &chosen, holders).await?;
+    let mut messages = posts::take(batch, &chosen, holders).await?;
     let rows: Vec<_> = chosen
         .iter()
         .enumerate()
-        .filter_map(|(index, row)| Some((index, row.delivery.row()?, holders.get(row.request), row.until.as_millis())))
+        .filter_map(|(index, row)| {
+            let connection = holders.get(row.request)?.connection;
+            Some((index, row.delivery.row()?, connection, row.until.as_millis()))
+        })
         .collect();
     if !rows.is_empty() {
         let incarnation = batch.settings.incarnation;
         let taken = batch.last_rows(TAKE, &[(&json(&rows)?).into(), incarnation.into()]).await?;
         let rows: sqlx::Result<Vec<Found>> = taken.first().map_or_else(|| Ok(Vec::new()), |row| row.folded(0));
         // It may be committed by now: whose fault it is must not be looked for by writing the halves of the batch again.
-        found.extend(rows.map_err(|error| sqlx::Error::Protocol(error.to_string()))?);
+        let rows = rows.map_err(|error| sqlx::Error::Protocol(error.to_string()))?;
+        messages.extend(rows.into_iter().map(|row| (row.place, Arc::new(row.stored()))));
     }
     let mut chosen: Vec<Option<Chosen>> = chosen.into_iter().map(Some).collect();
-    let claimed = found.into_iter().filter_map(|row| {
-        let Chosen { request, delivery, span, seq, size_bytes, recipient, until } =
-            chosen.get_mut(row.place)?.take()?;
-        let message = Arc::new(row.stored());
+    let claimed = messages.into_iter().filter_map(|(index, message)| {
+        let Chosen { request, delivery, span, seq, size_bytes, recipient, until } = chosen.get_mut(index)?.take()?;
         let claimed = Claimed { delivery, seq, recipient, size_bytes, until, span, committed_at: None, message };
         Some((request, claimed))
     });

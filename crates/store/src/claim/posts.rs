@@ -1,13 +1,15 @@
 //! Claiming messages of topics: by the cursor, and in one order with everything else that is for the member.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
-use claudemesh_proto::{ConnectionId, MemberId, Priority, Timestamp};
+use claudemesh_proto::{MemberId, Priority, Timestamp};
 use serde::Deserialize;
 
-use super::{Chosen, Claim, Free, Reclaim};
+use super::{Chosen, Claim, Free, Holder, Reclaim};
 use crate::batch::Batch;
-use crate::delivery::{DeliveryId, Found, Span};
+use crate::delivery::{DeliveryId, Found, Span, StoredMessage};
+use crate::interner::Interner;
 use crate::node::HEARTBEAT_TIMEOUT;
 use crate::recipient::Recipient;
 use crate::sql::{Sql, folded, json, sql};
@@ -237,8 +239,13 @@ pub(super) async fn again(batch: &mut Batch, reclaims: &[&Reclaim], offset: usiz
     Ok(chosen.collect())
 }
 
-/// Claims the cursors of the chosen messages of topics, and reads those messages.
-pub(super) async fn take(batch: &mut Batch, chosen: &[Chosen], holders: &[&ConnectionId]) -> sqlx::Result<Vec<Found>> {
+/// Claims the cursors of the chosen messages of topics, and reads those messages: each once, however many get it. Which of the chosen
+/// ones are which message.
+pub(super) async fn take(
+    batch: &mut Batch,
+    chosen: &[Chosen],
+    holders: &[Holder<'_>],
+) -> sqlx::Result<Vec<(usize, Arc<StoredMessage>)>> {
     const READ: Sql = folded!(
         "cast(r.value ->> 0 as bigint), q.id, q.sender_pubkey, s.peer_pubkey, q.sender_member_id, q.sender_name, q.priority, \
          q.nonce, q.ciphertext, q.ext, q.client_message_id, q.request_fingerprint, q.created_at, q.topic_id, t.name, q.seq, \
@@ -250,16 +257,27 @@ pub(super) async fn take(batch: &mut Batch, chosen: &[Chosen], holders: &[&Conne
           left join member s on s.id = q.sender_member_id and s.mesh_id || '' = q.mesh_id \
          where coalesce(q.id, '') <> ''"
     );
-    let mut rows = Vec::new();
+    // By its number in the mesh a message is the same for all.
+    let (mut asked, mut rows, mut wanted) = (Interner::default(), Vec::new(), Vec::new());
     for (index, row) in chosen.iter().enumerate() {
         let (DeliveryId::Post { cursor, seq }, Some(holder)) = (row.delivery, holders.get(row.request)) else {
             continue;
         };
-        batch.cursors.claim((cursor, seq), holder, row.until);
-        rows.push((index, cursor, seq));
+        batch.cursors.claim((cursor, seq), holder.connection, row.until);
+        let message = asked.intern((holder.mesh_id, row.seq));
+        if message == rows.len() {
+            rows.push((message, cursor, seq));
+        }
+        wanted.push((index, message));
     }
-    let found =
-        if rows.is_empty() { Vec::new() } else { batch.connection().folded(READ, &[(&json(&rows)?).into()]).await? };
+    if rows.is_empty() {
+        batch.write_cursors().await?;
+        return Ok(Vec::new());
+    }
+    let found: Vec<Found> = batch.connection().folded(READ, &[(&json(&rows)?).into()]).await?;
     batch.write_cursors().await?;
-    Ok(found)
+    let messages: HashMap<usize, Arc<StoredMessage>> =
+        found.into_iter().map(|row| (row.place, Arc::new(row.stored()))).collect();
+    let message_of = |(index, message)| Some((index, Arc::clone(messages.get(&message)?)));
+    Ok(wanted.into_iter().filter_map(message_of).collect())
 }
