@@ -95,7 +95,8 @@ pub(crate) type TopicHeads = HashMap<(MeshId, TopicId), (i64, i64)>;
 /// member, number) and for (place, mesh, number, id, member).
 const LOOK_UP: Sql = columns!(
     read(
-        "cast(r.value ->> 0 as bigint), t.name, case when t.visibility = 'public' then 1 else 0 end, case when t.encrypted_key_pubkey is null then 0 else 1 end, t.head_seq, c.id, \
+        "cast(r.value ->> 0 as bigint), t.name, case when t.visibility = 'public' then 1 else 0 end, \
+         case when t.encrypted_key_pubkey is null then 0 else 1 end, t.head_seq, c.id, \
          c.delivered_seq, case when c.claim_connection is null then 0 else 1 end",
         "$1",
         " left join topic t on t.mesh_id = r.value ->> 1 and t.id = r.value ->> 2 \
